@@ -1,0 +1,10 @@
+# Header-only libraries the core needs, each as an imported target; the optional ones are looked up by the module that uses them.
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(Threads REQUIRED)
+find_path(LLAVA_FMT_INCLUDE fmt/format.h REQUIRED)
+add_library(llava_fmt INTERFACE)
+target_include_directories(llava_fmt SYSTEM INTERFACE ${LLAVA_FMT_INCLUDE})
+target_compile_definitions(llava_fmt INTERFACE FMT_HEADER_ONLY=1)
+find_path(LLAVA_CLI11_INCLUDE CLI/CLI.hpp REQUIRED)
+add_library(llava_cli11 INTERFACE)
+target_include_directories(llava_cli11 SYSTEM INTERFACE ${LLAVA_CLI11_INCLUDE})

@@ -1,0 +1,23 @@
+# llava_module(NAME SOURCES a.cpp … DEPS base config … [LIBS external …] [TORCH])
+# One static library per folder of src/, alias llava::NAME. DEPS are our own modules: the link lines are the dependency rule
+# (docs/architecture.md); tests/unit/architecture checks the includes against them. TORCH: links LibTorch and uses the shared
+# precompiled header, so that only such modules pay for it.
+define_property(GLOBAL PROPERTY LLAVA_MODULES BRIEF_DOCS "names of all modules" FULL_DOCS "names of all modules")
+function(llava_module name)
+  cmake_parse_arguments(M "TORCH" "" "SOURCES;DEPS;LIBS" ${ARGN})
+  add_library(llava_${name} STATIC ${M_SOURCES})
+  add_library(llava::${name} ALIAS llava_${name})
+  target_include_directories(llava_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
+                                                  $<INSTALL_INTERFACE:include/llava>)
+  foreach(dep ${M_DEPS})
+    target_link_libraries(llava_${name} PUBLIC llava_${dep})
+  endforeach()
+  target_link_libraries(llava_${name} PUBLIC ${M_LIBS})
+  target_link_libraries(llava_${name} PRIVATE $<BUILD_INTERFACE:llava_warnings>)
+  if(M_TORCH)
+    target_link_libraries(llava_${name} PUBLIC llava_torch)
+    llava_use_torch_pch(llava_${name})
+  endif()
+  set_target_properties(llava_${name} PROPERTIES EXPORT_NAME ${name})
+  set_property(GLOBAL APPEND PROPERTY LLAVA_MODULES ${name})
+endfunction()

@@ -1,0 +1,68 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+
+/// Weight files as named views on mapped memory. Nothing is copied, nothing is executed, and all sizes are checked against
+/// the file before a view is handed out.
+namespace llava {
+
+enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8, kBool,
+                   kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K };
+const char* to_string(DType dtype);               ///< "F32", "BF16", "I64", "Q4_K"…
+bool is_block_type(DType dtype);                  ///< GGUF quantised blocks
+/// Bytes of `count` elements (for block types count must be a multiple of the block). Error{kFormat} on overflow.
+std::size_t byte_size(DType dtype, std::int64_t count);
+
+struct TensorView {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<std::int64_t> shape;                ///< row-major, outermost first (GGUF's order is reversed on reading)
+  std::vector<std::int64_t> strides;              ///< in elements; empty: contiguous (only pickles have others)
+  std::span<const std::byte> bytes;               ///< from the first element; valid while the TensorFile lives
+  std::int64_t num_elements() const;
+};
+
+class TensorFile {
+ public:
+  virtual ~TensorFile() = default;
+  virtual const std::filesystem::path& path() const = 0;
+  virtual const std::vector<TensorView>& tensors() const = 0;   ///< in file order
+  virtual const Json& metadata() const = 0;       ///< safetensors __metadata__; GGUF key/values (big arrays included); {} for pickles
+  const TensorView* find(std::string_view name) const;
+};
+
+/// Each throws Error{kInput|kFormat|kUnsupported|kResource} naming the file and, where known, the tensor.
+std::unique_ptr<TensorFile> open_safetensors(const std::filesystem::path& path);
+/// torch.save's zip format (and the legacy tar-less pickle where possible): a dict (possibly nested one level, e.g. {"state_dict": …}) of tensors.
+std::unique_ptr<TensorFile> open_torch_pickle(const std::filesystem::path& path);
+std::unique_ptr<TensorFile> open_gguf(const std::filesystem::path& path);
+/// By content (magic), not by file name.
+std::unique_ptr<TensorFile> open_tensor_file(const std::filesystem::path& path);
+
+/// Dequantises / converts `view` to float32, `out` has num_elements() entries, row-major. Bit-equal to gguf-py's numpy reference.
+void to_float32(const TensorView& view, std::span<float> out);
+/// Rows [begin, end) of a 2-D view only.
+void to_float32_rows(const TensorView& view, std::int64_t begin, std::int64_t end, std::span<float> out);
+
+/// Writes safetensors atomically. Tensors are written in the order added; data is streamed from the spans.
+class SafetensorsWriter {
+ public:
+  void add(std::string name, DType dtype, std::vector<std::int64_t> shape, std::span<const std::byte> bytes);
+  void set_metadata(std::map<std::string, std::string> metadata);
+  void write(const std::filesystem::path& path) const;
+
+ private:
+  std::vector<TensorView> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+}  // namespace llava

@@ -1,0 +1,76 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+
+namespace llava {
+
+/// Characters <-> ids. One class for every family; immutable after loading, safe to share between threads.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  struct EncodeOptions {
+    bool add_special_tokens = false;   ///< BOS/EOS as the post-processor adds them
+    bool parse_special = true;         ///< false: text such as "</s>" is ordinary characters (for untrusted user text)
+  };
+  virtual std::vector<std::int64_t> encode(std::string_view text, const EncodeOptions& options) const = 0;
+  std::vector<std::int64_t> encode(std::string_view text) const { return encode(text, EncodeOptions{}); }
+  virtual std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens = false) const = 0;
+
+  virtual std::int64_t vocab_size() const = 0;                                   ///< largest id + 1, added tokens included
+  virtual std::optional<std::int64_t> token_to_id(std::string_view token) const = 0;
+  /// The piece of an id as stored in the vocabulary ("▁the", "Ġthe", "</s>"); empty for unknown ids.
+  virtual std::string id_to_token(std::int64_t id) const = 0;
+  virtual bool is_special(std::int64_t id) const = 0;
+  virtual std::optional<std::int64_t> bos_id() const = 0;
+  virtual std::optional<std::int64_t> eos_id() const = 0;
+  virtual std::optional<std::int64_t> unk_id() const = 0;
+  virtual std::optional<std::int64_t> pad_id() const = 0;
+};
+
+/// tokenizer.json (+ tokenizer_config.json, special_tokens_map.json beside it), else tokenizer.model (+ added_tokens.json),
+/// of a checkpoint folder, as HF's AutoTokenizer would pick. Error{kInput} lists what it looked for.
+std::shared_ptr<const Tokenizer> load_tokenizer(const std::filesystem::path& folder);
+
+std::shared_ptr<const Tokenizer> tokenizer_from_json(const Json& tokenizer_json, const Json& tokenizer_config = Json::object());
+/// `proto`: bytes of a sentencepiece model file. Behaviour of HF's *slow* LlamaTokenizer when `tokenizer_config` is given
+/// (legacy flag, added tokens), of sentencepiece alone otherwise.
+std::shared_ptr<const Tokenizer> tokenizer_from_sentencepiece(std::string_view proto, const Json& tokenizer_config, const Json& added_tokens);
+
+/// The vocabulary inside a GGUF file, as plain data (filled by formats/gguf's caller; keys tokenizer.ggml.*).
+struct GgufVocabulary {
+  std::string model;                       ///< "gpt2" | "llama"
+  std::string pre;                         ///< "smollm", "llama-bpe", "qwen2", "default"…
+  std::vector<std::string> tokens;
+  std::vector<float> scores;               ///< llama only
+  std::vector<std::int32_t> token_types;   ///< 1 normal 2 unknown 3 control 4 user-defined 5 unused 6 byte
+  std::vector<std::string> merges;         ///< gpt2 only
+  std::optional<std::int64_t> bos_id, eos_id, unk_id, pad_id;
+  bool add_bos = false, add_eos = false, add_space_prefix = true;
+};
+std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufVocabulary& vocabulary);
+
+/// Streaming decode: push ids, get text that is complete UTF-8 and will not change with later ids.
+class Detokenizer {
+ public:
+  explicit Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens = true)
+      : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {}
+  std::string push(std::int64_t id);
+  std::string flush();                     ///< the rest, incomplete bytes replaced by U+FFFD
+
+ private:
+  const Tokenizer& tokenizer_;
+  bool skip_special_tokens_;
+  std::vector<std::int64_t> ids_;
+  std::size_t prefix_begin_ = 0, read_begin_ = 0;
+};
+
+}  // namespace llava

@@ -1,0 +1,36 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "config/image_policy.h"
+#include "config/model_config.h"
+#include "vision/image.h"
+
+namespace llava {
+
+/// How one image becomes tiles and tokens; computed from its size alone, before any tensor exists.
+struct MediaPlan {
+  ImageSize original;
+  std::int64_t num_tiles = 1;
+  std::int64_t tile_height = 0, tile_width = 0;  ///< pixels of a tile
+  std::int64_t token_count = 0;                  ///< image features spliced for it, exactly
+};
+
+MediaPlan plan_media(const ImageSize& size, const ImagePolicy& policy, const ModelConfig& model);
+
+/// The uint8 tiles (after pad, resize, crop; before rescale and normalise), as the goldens hold them.
+std::vector<Image> render_tiles(const Image& image, const MediaPlan& plan, const ImagePolicy& policy);
+
+/// pixel_values of one tile: float32 CHW, rescaled and normalised as HF's slow processors do (<= 1e-6).
+std::vector<float> normalise_tile(const Image& tile, const ImagePolicy& policy);
+
+/// render_tiles + normalise_tile: float32 [num_tiles, 3, tile_height, tile_width], contiguous.
+std::vector<float> render_pixels(const Image& image, const MediaPlan& plan, const ImagePolicy& policy);
+
+/// preprocessor_config.json (CLIPImageProcessor, SiglipImageProcessor, BitImageProcessor…) as a policy. Unknown processors whose
+/// maths we do not have are Error{kUnsupported}.
+ImagePolicy image_policy_from_json(const Json& preprocessor_config);
+
+}  // namespace llava
