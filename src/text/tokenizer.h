@@ -12,6 +12,19 @@
 
 namespace llava {
 
+/// Bytes [begin, end) of a text.
+struct TextRange {
+  std::size_t begin = 0, end = 0;
+  bool operator==(const TextRange&) const = default;
+};
+
+/// Ids and, for each, the byte of the text at which what it stands for ends. `ends` never decreases; BOS from add_special_tokens
+/// has end 0, an EOS text.size(); of the byte-fallback ids of one character those before the last may share any end inside it.
+struct Encoding {
+  std::vector<std::int64_t> ids;
+  std::vector<std::size_t> ends;
+};
+
 /// Characters <-> ids. One class for every family; immutable after loading, safe to share between threads.
 class Tokenizer {
  public:
@@ -23,6 +36,13 @@ class Tokenizer {
   };
   virtual std::vector<std::int64_t> encode(std::string_view text, const EncodeOptions& options) const = 0;
   std::vector<std::int64_t> encode(std::string_view text) const { return encode(text, EncodeOptions{}); }
+  /// encode(), and where each id came from. No added token is recognised where its match would overlap one of the `literal`
+  /// ranges (ascending; text a user typed); all else, dummy prefixes after added tokens included, is as in encode(), so without
+  /// such matches the ids are equal. This default (text/encode_spans.cpp) calls encode() and finds the ends from the pieces; in
+  /// the rare case of a match inside `literal` it encodes the runs between the added tokens alone, so a prefix_first rule (Metaspace
+  /// prepend_scheme "first") is applied once too often there. NOTE to the tokenizer's author: please override it where the
+  /// added-token split happens (skip matches that overlap `literal`), which is exact; align_tokens() gives the ends of a section.
+  virtual Encoding encode_spans(std::string_view text, const EncodeOptions& options, std::span<const TextRange> literal) const;
   virtual std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens = false) const = 0;
 
   virtual std::int64_t vocab_size() const = 0;                                   ///< largest id + 1, added tokens included
@@ -35,6 +55,11 @@ class Tokenizer {
   virtual std::optional<std::int64_t> unk_id() const = 0;
   virtual std::optional<std::int64_t> pad_id() const = 0;
 };
+
+/// The ends (see Encoding) of `ids`, which encode `text`, found by walking the text and the stored pieces side by side: byte-level
+/// pieces ("Ġthe"), sentencepiece pieces ("▁the", "<0x0A>", a dummy "▁" that has no text) and added tokens. Never throws on
+/// text a normaliser changed: the walk resynchronises, and the ends stay ascending and inside the text.
+std::vector<std::size_t> align_tokens(const Tokenizer& tokenizer, std::string_view text, std::span<const std::int64_t> ids);
 
 /// tokenizer.json (+ tokenizer_config.json, special_tokens_map.json beside it), else tokenizer.model (+ added_tokens.json),
 /// of a checkpoint folder, as HF's AutoTokenizer would pick. Error{kInput} lists what it looked for.
