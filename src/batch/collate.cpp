@@ -1,0 +1,107 @@
+#include "batch/collate.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace llava {
+
+namespace {
+
+struct Filler {
+  std::int64_t num_rows, width;
+  at::Tensor ids, labels, positions, lengths, branch;
+  std::vector<std::int64_t> media_rows;
+
+  Filler(std::int64_t rows, std::int64_t longest, std::int64_t pad_id, bool with_labels, bool with_branch)
+      : num_rows(rows), width(longest) {
+    ids = at::full({rows, longest}, pad_id, at::kLong);
+    positions = at::zeros({rows, longest}, at::kLong);
+    lengths = at::zeros({rows}, at::kLong);
+    if (with_labels) labels = at::full({rows, longest}, kIgnoreIndex, at::kLong);
+    if (with_branch) branch = at::zeros({rows, longest}, at::kInt);
+  }
+
+  void put(std::int64_t row, const Prompt& prompt, std::int64_t vocab_size) {
+    const auto length = static_cast<std::int64_t>(prompt.ids.size());
+    lengths.data_ptr<std::int64_t>()[row] = length;
+    auto* out = ids.data_ptr<std::int64_t>() + row * width;
+    std::copy(prompt.ids.begin(), prompt.ids.end(), out);
+    auto* position = positions.data_ptr<std::int64_t>() + row * width;
+    for (std::int64_t t = 0; t < length; ++t)
+      position[t] = prompt.positions.empty() ? t : prompt.positions[t];
+    if (labels.defined() && !prompt.labels.empty())
+      std::copy(prompt.labels.begin(), prompt.labels.end(), labels.data_ptr<std::int64_t>() + row * width);
+    if (branch.defined() && !prompt.branch.empty())
+      std::copy(prompt.branch.begin(), prompt.branch.end(), branch.data_ptr<std::int32_t>() + row * width);
+    for (const MediaSpan& span : prompt.media_spans)
+      for (std::size_t i = span.begin; i < span.begin + span.len; ++i) {
+        LLAVA_ASSERT(i < prompt.ids.size(), "a media span ends behind the prompt");
+        if (out[i] < 0 || out[i] >= vocab_size) out[i] = 0;
+        media_rows.push_back(row * width + static_cast<std::int64_t>(i));
+      }
+  }
+};
+
+void check_row(const CollateRow& row) {
+  LLAVA_ASSERT(row.prompt != nullptr && !row.prompt->ids.empty(), "a batch row needs a prompt with tokens");
+  const Prompt& p = *row.prompt;
+  LLAVA_ASSERT(p.labels.empty() || p.labels.size() == p.ids.size(), "labels and ids differ in length");
+  LLAVA_ASSERT(p.positions.empty() || p.positions.size() == p.ids.size(),
+               "positions and ids differ in length");
+  LLAVA_ASSERT(p.branch.empty() || p.branch.size() == p.ids.size(), "branches and ids differ in length");
+  LLAVA_ASSERT(row.media.size() == p.media_spans.size(),
+               "a row needs one media tensor for every media span");
+}
+
+/// Media tensors in row order, then in the order of the spans; one tensor over all tiles.
+at::Tensor join_media(std::span<const CollateRow> rows) {
+  std::vector<at::Tensor> all;
+  for (const CollateRow& row : rows)
+    for (const MediaSpan& span : row.prompt->media_spans) {
+      LLAVA_ASSERT(span.item < row.media.size(), "a media span names an item that is not there");
+      all.push_back(row.media[span.item]);
+    }
+  if (all.empty()) return {};
+  return all.size() == 1 ? all.front() : at::cat(all, 0);
+}
+
+}  // namespace
+
+MultimodalBatch collate(std::span<const CollateRow> rows, const ModelConfig& model) {
+  LLAVA_ASSERT(!rows.empty(), "a batch needs rows");
+  std::size_t longest = 0;
+  bool with_labels = false, with_branch = false, features = false, pixels = false;
+  for (const CollateRow& row : rows) {
+    check_row(row);
+    longest = std::max(longest, row.prompt->ids.size());
+    with_labels |= !row.prompt->labels.empty();
+    with_branch |= !row.prompt->branch.empty();
+    if (!row.media.empty()) (row.media_are_features ? features : pixels) = true;
+  }
+  LLAVA_ASSERT(!(features && pixels), "a batch has pixels or features, not both");
+  const std::int64_t pad_id =
+      model.pad_token_id >= 0 && model.pad_token_id < model.decoder.vocab_size ? model.pad_token_id : 0;
+  Filler filler(static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(longest), pad_id,
+                with_labels, with_branch);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    filler.put(static_cast<std::int64_t>(i), *rows[i].prompt, model.decoder.vocab_size);
+  MultimodalBatch batch;
+  batch.ids = filler.ids;
+  batch.labels = filler.labels;
+  batch.positions = filler.positions;
+  batch.lengths = filler.lengths;
+  batch.branch = filler.branch;
+  (features ? batch.features : batch.pixels) = join_media(rows);
+  if (!filler.media_rows.empty()) batch.media_rows = at::tensor(filler.media_rows, at::kLong);
+  return batch;
+}
+
+MultimodalBatch collate_one(const Prompt& prompt, std::vector<at::Tensor> media, const ModelConfig& model) {
+  CollateRow row{&prompt, std::move(media), false};
+  return collate({&row, 1}, model);
+}
+
+}  // namespace llava
