@@ -18,7 +18,8 @@ class Rng {
   double uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
   /// Uniform in [0, n), without modulo bias worth caring about for n << 2^64; n > 0.
   std::uint64_t below(std::uint64_t n) {
-    return static_cast<std::uint64_t>((static_cast<__extension__ unsigned __int128>(next()) * n) >> 64);
+    __extension__ using Wide = unsigned __int128;
+    return static_cast<std::uint64_t>((static_cast<Wide>(next()) * n) >> 64);
   }
   std::uint64_t state() const { return state_; }
   void set_state(std::uint64_t state) { state_ = state; }
