@@ -1,0 +1,186 @@
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/fields.h"
+
+/// The training config of `llava train` (docs: cli.md). One struct per level, one visit_fields each; names
+/// are the file's keys.
+namespace llava {
+
+enum class LossNormalisation {
+  kToken,
+  kMicroBatch
+};  ///< mean over the step's labelled tokens | mean of micro-batch means
+enum class SamplerKind { kRandom, kLength, kModality, kSequential };
+enum class TurnMode {
+  kConversation,
+  kIndependent
+};  ///< independent: every question sees the image only (branches)
+enum class FeatureCacheMode { kAuto, kOff };
+enum class Objective { kLm, kBagOfWords };
+enum class ScheduleKind { kCosine, kLinear, kConstant };
+/// model: as the checkpoint's family does it; segments: every segment of the template alone, then joined.
+enum class TokenisationMode { kModel, kSegments };
+
+template <>
+struct EnumTable<LossNormalisation> {
+  static constexpr std::pair<const char*, LossNormalisation> names[] = {
+      {"token", LossNormalisation::kToken}, {"micro-batch", LossNormalisation::kMicroBatch}};
+};
+template <>
+struct EnumTable<SamplerKind> {
+  static constexpr std::pair<const char*, SamplerKind> names[] = {{"random", SamplerKind::kRandom},
+                                                                  {"length", SamplerKind::kLength},
+                                                                  {"modality", SamplerKind::kModality},
+                                                                  {"sequential", SamplerKind::kSequential}};
+};
+template <>
+struct EnumTable<TurnMode> {
+  static constexpr std::pair<const char*, TurnMode> names[] = {{"conversation", TurnMode::kConversation},
+                                                               {"independent", TurnMode::kIndependent}};
+};
+template <>
+struct EnumTable<FeatureCacheMode> {
+  static constexpr std::pair<const char*, FeatureCacheMode> names[] = {{"auto", FeatureCacheMode::kAuto},
+                                                                       {"off", FeatureCacheMode::kOff}};
+};
+template <>
+struct EnumTable<Objective> {
+  static constexpr std::pair<const char*, Objective> names[] = {{"lm", Objective::kLm},
+                                                                {"bag_of_words", Objective::kBagOfWords}};
+};
+template <>
+struct EnumTable<ScheduleKind> {
+  static constexpr std::pair<const char*, ScheduleKind> names[] = {{"cosine", ScheduleKind::kCosine},
+                                                                   {"linear", ScheduleKind::kLinear},
+                                                                   {"constant", ScheduleKind::kConstant}};
+};
+template <>
+struct EnumTable<TokenisationMode> {
+  static constexpr std::pair<const char*, TokenisationMode> names[] = {
+      {"model", TokenisationMode::kModel}, {"segments", TokenisationMode::kSegments}};
+};
+
+struct DataSourceConfig {
+  std::string path;        ///< LLaVA JSON or JSONL
+  std::string image_root;  ///< put before relative image names; default: the file's folder
+  double weight = 1.0;  ///< passes over this source in one epoch: 0.5 a random half, 2 every record twice
+  std::int64_t limit = 0;  ///< only the first N records; 0: all
+};
+
+struct LoraSettings {
+  std::int64_t r = 16;
+  double lora_alpha = 32;
+  double dropout = 0.0;
+  std::string target =
+      "(q|k|v|o|gate|up|down)_proj";  ///< regular expression searched in the decoder's module names
+  std::string tower_target;           ///< likewise in the vision tower's; empty: no LoRA there
+  bool use_rslora = false;
+  bool operator==(const LoraSettings&) const = default;
+};
+
+struct OptimConfig {
+  std::string name = "adamw";
+  std::vector<double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 0.0;   ///< of all trained tensors
+  double max_grad_norm = 1.0;  ///< 0: no clipping
+};
+
+struct ScheduleConfig {
+  ScheduleKind name = ScheduleKind::kCosine;
+  double warmup_ratio = 0.03;  ///< of the stage's steps, rounded up; the first step's rate is 0 then
+  double min_ratio = 0.0;      ///< the rate never falls below this part of its peak after the warm-up
+};
+
+struct StageConfig {
+  std::string name = "stage";
+  std::vector<DataSourceConfig> data;
+  std::vector<std::string>
+      train;  ///< regular expressions on canonical parameter names; everything else is frozen
+  PatternNumbers lr = {{"", 1e-4}};  ///< first pattern that is found in the name
+  std::optional<LoraSettings> lora;
+  std::optional<std::string>
+      chat_template;           ///< key `template`: a conversation format; null: the model's own
+  std::int64_t max_steps = 0;  ///< 0: by epochs
+  double epochs = 1;
+  std::int64_t batch_size = 8;
+  std::int64_t grad_accum = 1;
+  std::int64_t max_length = 2048;
+  std::int64_t max_tokens_per_batch =
+      0;  ///< > 0: a step's samples are cut into micro-batches of at most this many padded tokens
+  OptimConfig optim;
+  ScheduleConfig schedule;
+  LossNormalisation loss_normalisation = LossNormalisation::kToken;
+  SamplerKind sampler = SamplerKind::kRandom;
+  std::string dtype = "bfloat16";
+  TurnMode turns = TurnMode::kConversation;
+  FeatureCacheMode feature_cache = FeatureCacheMode::kAuto;
+  Objective objective = Objective::kLm;
+  TokenisationMode tokenisation = TokenisationMode::kModel;
+  std::int64_t samples_per_step() const { return batch_size * grad_accum; }
+};
+
+struct TrainConfig {
+  std::string model;
+  std::string output;
+  std::uint64_t seed = 0;
+  std::int64_t save_steps = 100;      ///< 0: only at the end of a stage and when stopped
+  std::int64_t save_total_limit = 2;  ///< checkpoints kept; 0: all
+  std::int64_t loader_threads = 2;    ///< decode, resize and tokenise ahead of the step
+  double max_bad_fraction =
+      0.01;  ///< of the samples seen (at least 10) may be unusable before the run stops
+  std::int64_t feature_cache_bytes = std::int64_t{8} << 30;  ///< a cache that would be larger is not made
+  std::vector<StageConfig> stages;
+};
+
+template <class V>
+void visit_fields(V& v, DataSourceConfig& c) {
+  v("path", c.path), v("image_root", c.image_root), v("weight", c.weight), v("limit", c.limit);
+}
+template <class V>
+void visit_fields(V& v, LoraSettings& c) {
+  v("r", c.r), v("lora_alpha", c.lora_alpha), v("dropout", c.dropout), v("target", c.target);
+  v("tower_target", c.tower_target), v("use_rslora", c.use_rslora);
+}
+template <class V>
+void visit_fields(V& v, OptimConfig& c) {
+  v("name", c.name), v("betas", c.betas), v("eps", c.eps), v("weight_decay", c.weight_decay);
+  v("max_grad_norm", c.max_grad_norm);
+}
+template <class V>
+void visit_fields(V& v, ScheduleConfig& c) {
+  v("name", c.name), v("warmup_ratio", c.warmup_ratio), v("min_ratio", c.min_ratio);
+}
+template <class V>
+void visit_fields(V& v, StageConfig& c) {
+  v("name", c.name), v("data", c.data), v("train", c.train), v("lr", c.lr), v("lora", c.lora);
+  v("template", c.chat_template), v("max_steps", c.max_steps), v("epochs", c.epochs),
+      v("batch_size", c.batch_size);
+  v("grad_accum", c.grad_accum), v("max_length", c.max_length),
+      v("max_tokens_per_batch", c.max_tokens_per_batch);
+  v("optim", c.optim), v("schedule", c.schedule), v("loss_normalisation", c.loss_normalisation);
+  v("sampler", c.sampler), v("dtype", c.dtype), v("turns", c.turns), v("feature_cache", c.feature_cache);
+  v("objective", c.objective), v("tokenisation", c.tokenisation);
+}
+template <class V>
+void visit_fields(V& v, TrainConfig& c) {
+  v("model", c.model), v("output", c.output), v("seed", c.seed), v("save_steps", c.save_steps);
+  v("save_total_limit", c.save_total_limit), v("loader_threads", c.loader_threads);
+  v("max_bad_fraction", c.max_bad_fraction), v("feature_cache_bytes", c.feature_cache_bytes),
+      v("stages", c.stages);
+}
+
+/// The config of a parsed file. Error{kInput} names the key: unknown (with the nearest known one), wrong
+/// type, or a value that cannot work (no stages, no data, batch_size 0, a regular expression that does not
+/// compile…).
+TrainConfig train_config_from_json(const OrderedJson& json);
+
+/// Reads a YAML or JSON file, applies `--set` assignments, and resolves paths relative to the file's
+/// folder.
+TrainConfig read_train_config(const std::string& path, const std::vector<std::string>& assignments);
+
+}  // namespace llava
