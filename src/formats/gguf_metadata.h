@@ -8,9 +8,9 @@
 #include "base/error.h"
 #include "base/json.h"
 
-/// Typed look-ups in a GGUF file's key/values (TensorFile::metadata()). Keys contain dots and are looked up whole:
-/// `gguf_get<std::int64_t>(meta, "llama.block_count", "model.gguf")`. T: bool, std::int64_t, double, std::string, or a
-/// std::vector of one of std::int64_t, std::int32_t, float, double, std::string.
+/// Typed look-ups in a GGUF file's key/values (TensorFile::metadata()). Keys contain dots and are looked up
+/// whole: `gguf_get<std::int64_t>(meta, "llama.block_count", "model.gguf")`. T: bool, std::int64_t, double,
+/// std::string, or a std::vector of one of std::int64_t, std::int32_t, float, double, std::string.
 namespace llava {
 
 /// Error{kFormat} naming `what` and the key if it is there with another type.

@@ -15,10 +15,17 @@
 /// the file before a view is handed out.
 namespace llava {
 
+// clang-format off
 enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8, kBool,
-                   kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K };
+                   kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K,
+                   kU64, kU32, kU16, kF8_E4M3, kF8_E5M2 /* listed and sized; no arithmetic on float8 */ };
+// clang-format on
 const char* to_string(DType dtype);               ///< "F32", "BF16", "I64", "Q4_K"…
 bool is_block_type(DType dtype);                  ///< GGUF quantised blocks
+/// Elements of one block: 32 or 256 for block types, else 1.
+std::int64_t block_elements(DType dtype);
+/// Bytes of one block (of one element for the other types).
+std::size_t block_bytes(DType dtype);
 /// Bytes of `count` elements (for block types count must be a multiple of the block). Error{kFormat} on overflow.
 std::size_t byte_size(DType dtype, std::int64_t count);
 
@@ -48,14 +55,17 @@ std::unique_ptr<TensorFile> open_gguf(const std::filesystem::path& path);
 /// By content (magic), not by file name.
 std::unique_ptr<TensorFile> open_tensor_file(const std::filesystem::path& path);
 
-/// Dequantises / converts `view` to float32, `out` has num_elements() entries, row-major. Bit-equal to gguf-py's numpy reference.
+/// Dequantises / converts `view` to float32, `out` has num_elements() entries, row-major. Bit-equal to gguf-py's numpy
+/// reference. One thread; for several, split a contiguous view by to_float32_rows. Error{kUnsupported} for float8.
 void to_float32(const TensorView& view, std::span<float> out);
-/// Rows [begin, end) of a 2-D view only.
+/// Rows [begin, end) only: a row is the last dimension, so there are num_elements() / shape.back() of them.
 void to_float32_rows(const TensorView& view, std::int64_t begin, std::int64_t end, std::span<float> out);
 
-/// Writes safetensors atomically. Tensors are written in the order added; data is streamed from the spans.
+/// Writes safetensors atomically, byte for byte as the Python package does (wider dtypes first, then by name, so every
+/// tensor is aligned; header padded to 8 bytes). Data is streamed from the spans, which must live until write() is done.
 class SafetensorsWriter {
  public:
+  /// Error{kInternal} if the bytes are not shape x dtype or the name is taken; Error{kUnsupported} for block types.
   void add(std::string name, DType dtype, std::vector<std::int64_t> shape, std::span<const std::byte> bytes);
   void set_metadata(std::map<std::string, std::string> metadata);
   void write(const std::filesystem::path& path) const;
