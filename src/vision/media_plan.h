@@ -29,8 +29,8 @@ std::vector<float> normalise_tile(const Image& tile, const ImagePolicy& policy);
 /// render_tiles + normalise_tile: float32 [num_tiles, 3, tile_height, tile_width], contiguous.
 std::vector<float> render_pixels(const Image& image, const MediaPlan& plan, const ImagePolicy& policy);
 
-/// preprocessor_config.json (CLIPImageProcessor, SiglipImageProcessor, BitImageProcessor…) as a policy. Unknown processors whose
-/// maths we do not have are Error{kUnsupported}.
+/// preprocessor_config.json (CLIPImageProcessor, SiglipImageProcessor, BitImageProcessor…) as a policy.
+/// Unknown processors whose maths we do not have are Error{kUnsupported}.
 ImagePolicy image_policy_from_json(const Json& preprocessor_config);
 
 }  // namespace llava
