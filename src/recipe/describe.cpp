@@ -1,0 +1,154 @@
+#include "recipe/recipe.h"
+
+namespace llava {
+
+namespace {
+
+const char* to_string(ResizeMode mode) {
+  switch (mode) {
+    case ResizeMode::kNone:
+      return "none";
+    case ResizeMode::kShortestEdge:
+      return "shortest-edge";
+    case ResizeMode::kSquash:
+      return "squash";
+  }
+  return "";
+}
+
+const char* to_string(ResampleFilter filter) {
+  switch (filter) {
+    case ResampleFilter::kNearest:
+      return "nearest";
+    case ResampleFilter::kLanczos:
+      return "lanczos";
+    case ResampleFilter::kBilinear:
+      return "bilinear";
+    case ResampleFilter::kBicubic:
+      return "bicubic";
+    case ResampleFilter::kBox:
+      return "box";
+    case ResampleFilter::kHamming:
+      return "hamming";
+  }
+  return "";
+}
+
+const char* to_string(RopeType type) {
+  switch (type) {
+    case RopeType::kDefault:
+      return "default";
+    case RopeType::kLinear:
+      return "linear";
+    case RopeType::kDynamic:
+      return "dynamic";
+    case RopeType::kYarn:
+      return "yarn";
+    case RopeType::kLlama3:
+      return "llama3";
+  }
+  return "";
+}
+
+const char* to_string(ConnectorKind kind) {
+  switch (kind) {
+    case ConnectorKind::kIdentity:
+      return "identity";
+    case ConnectorKind::kLinear:
+      return "linear";
+    case ConnectorKind::kMlp:
+      return "mlp";
+  }
+  return "";
+}
+
+OrderedJson describe_tower(const TowerConfig& t) {
+  return {{"kind", llava::to_string(t.kind)},
+          {"hidden_size", t.hidden_size},
+          {"intermediate_size", t.intermediate_size},
+          {"num_hidden_layers", t.num_hidden_layers},
+          {"num_attention_heads", t.num_attention_heads},
+          {"image_size", t.image_size},
+          {"input_size", t.input_size},
+          {"patch_size", t.patch_size},
+          {"layer_norm_eps", t.layer_norm_eps},
+          {"hidden_act", llava::to_string(t.hidden_act)},
+          {"select_layers", t.select_layers},
+          {"select_feature", t.select_feature == SelectFeature::kPatch ? "patch" : "cls_patch"},
+          {"apply_final_norm", t.apply_final_norm}};
+}
+
+OrderedJson describe_connector(const ConnectorConfig& c) {
+  return {{"kind", to_string(c.kind)},      {"depth", c.depth},
+          {"in_size", c.in_size},           {"hidden_size", c.hidden_size},
+          {"act", llava::to_string(c.act)}, {"bias", c.bias},
+          {"patch_merge", c.patch_merge},   {"input_norm", c.input_norm},
+          {"class_token", c.class_token}};
+}
+
+OrderedJson describe_decoder(const DecoderConfig& d) {
+  OrderedJson json = {{"model_type", d.model_type},
+                      {"vocab_size", d.vocab_size},
+                      {"hidden_size", d.hidden_size},
+                      {"intermediate_size", d.intermediate_size},
+                      {"num_hidden_layers", d.num_hidden_layers},
+                      {"num_attention_heads", d.num_attention_heads},
+                      {"num_key_value_heads", d.num_key_value_heads},
+                      {"head_dim", d.head_dim},
+                      {"max_position_embeddings", d.max_position_embeddings},
+                      {"rms_norm_eps", d.rms_norm_eps},
+                      {"rope_theta", d.rope_theta},
+                      {"rope_type", to_string(d.rope_scaling.type)}};
+  if (d.rope_scaling.type != RopeType::kDefault) json["rope_factor"] = d.rope_scaling.factor;
+  json["hidden_act"] = llava::to_string(d.hidden_act);
+  json["attention_bias"] = d.attention_bias;
+  json["mlp_bias"] = d.mlp_bias;
+  json["tie_word_embeddings"] = d.tie_word_embeddings;
+  json["sliding_window"] = d.sliding_window;
+  return json;
+}
+
+}  // namespace
+
+OrderedJson describe(const ModelConfig& model) {
+  OrderedJson json = OrderedJson::object();
+  if (model.tower) {
+    json["tower"] = describe_tower(*model.tower);
+    json["connector"] = describe_connector(model.connector);
+    json["image_tokens"] = model.num_image_tokens();
+  }
+  const bool tower_alone = model.tower && model.connector.kind == ConnectorKind::kIdentity;
+  if (!tower_alone) json["decoder"] = describe_decoder(model.decoder);
+  const ParameterCount count = count_parameters(model);
+  json["parameters"] = {
+      {"tower", count.tower}, {"connector", count.connector}, {"decoder", tower_alone ? 0 : count.decoder}};
+  json["dtype"] = model.torch_dtype;
+  return json;
+}
+
+OrderedJson describe(const ImagePolicy& p) {
+  return {{"aspect_ratio", p.aspect_ratio == AspectRatio::kPad ? "pad" : "square"},
+          {"resize", to_string(p.resize)},
+          {"resize_height", p.resize_height},
+          {"resize_width", p.resize_width},
+          {"center_crop", p.center_crop},
+          {"crop_height", p.crop_height},
+          {"crop_width", p.crop_width},
+          {"resample", to_string(p.resample)},
+          {"mean", p.mean},
+          {"std", p.std}};
+}
+
+OrderedJson describe(const Recipe& recipe) {
+  OrderedJson json = {{"name", recipe.name},
+                      {"family", recipe.family},
+                      {"kind", to_string(recipe.kind)},
+                      {"source", recipe.source}};
+  const OrderedJson model = describe(recipe.model);
+  for (const auto& [key, value] : model.items()) json[key] = value;
+  if (recipe.image_policy) json["image_policy"] = describe(*recipe.image_policy);
+  if (!recipe.chat_format.empty()) json["chat_format"] = recipe.chat_format;
+  return json;
+}
+
+}  // namespace llava

@@ -1,0 +1,29 @@
+#pragma once
+#include <vector>
+
+#include "recipe/recipe.h"
+
+/// Building blocks that recipes share; private to this module.
+namespace llava::recipes {
+
+TowerConfig clip_vit_large(std::int64_t image_size);
+ImagePolicy clip_policy(std::int64_t size, AspectRatio aspect_ratio);
+TowerConfig siglip_so400m_384();
+TowerConfig dinov2_small();
+ImagePolicy dinov2_policy();
+
+/// Llama's design at a size; Vicuna, TinyLlama and SmolLM2 are such.
+DecoderConfig llama(std::int64_t hidden, std::int64_t layers, std::int64_t heads, std::int64_t kv_heads,
+                    std::int64_t ffn);
+DecoderConfig vicuna_7b();
+DecoderConfig vicuna_13b();
+DecoderConfig smollm2_135m();
+
+/// One function per file.
+void add_vision_models(std::vector<Recipe>& table);
+void add_text_models(std::vector<Recipe>& table);
+void add_llava_v1(std::vector<Recipe>& table);
+void add_llava15(std::vector<Recipe>& table);
+void add_llava_nano(std::vector<Recipe>& table);
+
+}  // namespace llava::recipes
