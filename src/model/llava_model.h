@@ -73,4 +73,8 @@ class LlavaModel {
   virtual std::unique_ptr<KvCache> make_cache(std::int64_t batch, std::int64_t capacity) const = 0;
 };
 
+/// Gives a parameter memory of its own: loaded weights may be a read-only map of a file, so whoever changes one in place
+/// (an optimiser) calls this first, once. The model sees the new memory.
+void make_writable(at::Tensor& parameter);
+
 }  // namespace llava

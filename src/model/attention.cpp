@@ -1,0 +1,81 @@
+#include "model/attention.h"
+
+#include <torch/torch.h>
+
+#include <limits>
+
+#include "base/error.h"
+#include "model/kv_cache.h"
+
+namespace llava {
+namespace {
+
+at::Tensor additive(const at::Tensor& allowed, const at::Tensor& like) {
+  const at::Tensor zeros = at::zeros(allowed.sizes(), like.options());
+  return zeros.masked_fill(allowed.logical_not(), -std::numeric_limits<float>::infinity()).unsqueeze(1);
+}
+
+/// Slot of each query, [B,T] or [1,T] where all rows agree.
+at::Tensor query_slots(const KvCache* cache, std::int64_t num_tokens, const at::Device& device) {
+  const at::Tensor steps = at::arange(num_tokens, at::TensorOptions().dtype(at::kLong).device(device)).unsqueeze(0);
+  if (cache == nullptr) return steps;
+  if (cache->uniform()) return steps + cache->lengths()[0];
+  return steps + at::tensor(cache->lengths(), at::kLong).to(device).unsqueeze(1);
+}
+
+/// A token sees the shared prefix (branch 0) and the earlier tokens of its own branch; a window counts rotary positions.
+at::Tensor branch_allowed(const MultimodalBatch& batch, const at::Tensor& causal, std::int64_t window,
+                          const at::Device& device) {
+  const at::Tensor branch = batch.branch.to(device), own = branch.unsqueeze(2), other = branch.unsqueeze(1);
+  at::Tensor allowed = causal.logical_and(other.eq(0).logical_or(other.eq(own)));  // [B,T,T]
+  if (window > 0) {
+    const at::Tensor positions = batch.positions.to(device);
+    allowed = allowed.logical_and((positions.unsqueeze(2) - positions.unsqueeze(1)).lt(window));
+  }
+  return allowed;
+}
+
+at::Tensor expand_heads(const at::Tensor& x, std::int64_t groups) {
+  const std::int64_t b = x.size(0), k = x.size(1), s = x.size(2), d = x.size(3);
+  return x.unsqueeze(2).expand({b, k, groups, s, d}).reshape({b, k * groups, s, d});
+}
+
+}  // namespace
+
+AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_tokens, const KvCache* cache,
+                             std::int64_t window, const at::Tensor& like) {
+  const std::int64_t past = cache == nullptr ? 0 : cache->max_length(), total = past + num_tokens;
+  const bool windowed = window > 0 && total > window;
+  if (batch.branch.defined() && cache != nullptr) fail(ErrorKind::kInternal, "branches cannot be decoded with a cache");
+  if (!windowed && !batch.branch.defined()) {
+    // right padding lies behind the real tokens, so causality alone hides it
+    if (past == 0) return {true, {}};
+    if (num_tokens == 1 && cache->uniform()) return {};
+  }
+  const at::Device device = like.device();
+  const at::Tensor queries = query_slots(cache, num_tokens, device).unsqueeze(2);  // [B or 1,T,1]
+  const at::Tensor keys = at::arange(total, queries.options()).view({1, 1, total});
+  at::Tensor allowed = keys.le(queries);
+  if (batch.branch.defined()) {
+    allowed = branch_allowed(batch, allowed, windowed ? window : 0, device);
+  } else if (windowed) {
+    allowed = allowed.logical_and((queries - keys).lt(window));
+  }
+  return {false, additive(allowed, like)};
+}
+
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan) {
+  const std::int64_t b = q.size(0), h = q.size(1), t = q.size(2), d = q.size(3), groups = h / k.size(1);
+  const auto mask = plan.mask.defined() ? std::optional<at::Tensor>(plan.mask) : std::nullopt;
+  if (groups > 1 && t == 1 && !plan.causal) {
+    // one query: the heads of a group are rows against the same keys, so the cache is read once and never copied
+    const at::Tensor rows = q.reshape({b, k.size(1), groups, d});
+    return at::scaled_dot_product_attention(rows, k, v, mask).reshape({b, 1, h * d});
+  }
+  const at::Tensor keys = groups > 1 ? expand_heads(k, groups) : k, values = groups > 1 ? expand_heads(v, groups) : v;
+  return at::scaled_dot_product_attention(q, keys, values, mask, 0.0, plan.causal)
+      .transpose(1, 2)
+      .reshape({b, t, h * d});
+}
+
+}  // namespace llava

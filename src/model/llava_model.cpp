@@ -1,0 +1,230 @@
+#include "model/llava_model.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+#include <regex>
+
+#include "base/error.h"
+#include "model/build_model.h"
+#include "model/connector.h"
+#include "model/decoder.h"
+#include "model/kv_cache.h"
+#include "model/ops.h"
+#include "model/vision_tower.h"
+
+namespace llava {
+namespace {
+
+/// float32 logits that may be alive at once in the loss, in elements (128 MiB).
+constexpr std::int64_t kLossChunkElements = std::int64_t{1} << 25;
+
+class Model final : public LlavaModel {
+ public:
+  Model(const ModelConfig& config, WeightReader& reader, c10::ScalarType dtype, c10::Device device);
+  const ModelConfig& config() const override { return config_; }
+  c10::Device device() const override { return device_; }
+  c10::ScalarType dtype() const override { return dtype_; }
+  at::Tensor encode_vision(const at::Tensor& pixels, ForwardTrace* trace) override;
+  at::Tensor project(const at::Tensor& features) override;
+  at::Tensor embed(const MultimodalBatch& batch, ForwardTrace* trace) override;
+  at::Tensor decode(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache) override;
+  at::Tensor logits(const at::Tensor& hidden) override { return at::linear(hidden, head()); }
+  Loss loss(const MultimodalBatch& batch, ForwardTrace* trace) override;
+  std::vector<NamedParameter> parameters() override;
+  std::vector<std::string> add_lora(const LoraConfig& lora) override;
+  void merge_lora() override;
+  void set_layer_runner(LayerRunner runner) override { runner_ = std::move(runner); }
+  std::unique_ptr<KvCache> make_cache(std::int64_t batch, std::int64_t capacity) const override;
+
+ private:
+  const at::Tensor& head() const { return head_.defined() ? head_ : decoder_->embedding(); }
+  void check_ids(const at::Tensor& ids) const;
+
+  ModelConfig config_;
+  c10::ScalarType dtype_;
+  c10::Device device_;
+  Builder builder_;
+  std::unique_ptr<VisionTower> tower_;
+  std::optional<Connector> connector_;
+  std::optional<Decoder> decoder_;
+  at::Tensor head_;                        ///< undefined: tied to the embedding
+  LayerRunner runner_;
+};
+
+Model::Model(const ModelConfig& config, WeightReader& reader, c10::ScalarType dtype, c10::Device device)
+    : config_(config), dtype_(dtype), device_(device), builder_(reader) {
+  if (config.tower) {
+    tower_ = make_tower(*config.tower, builder_, "vision_tower.");
+    connector_.emplace(config.connector, builder_);
+  }
+  decoder_.emplace(config.decoder, builder_);
+  if (!config.decoder.tie_word_embeddings)
+    head_ = builder_.tensor("lm_head.weight", {config.decoder.vocab_size, config.decoder.hidden_size});
+}
+
+at::Tensor Model::encode_vision(const at::Tensor& pixels, ForwardTrace* trace) {
+  if (!tower_) fail(ErrorKind::kInput, "this model has no vision tower: it cannot look at images");
+  const at::Tensor hidden = tower_->selected(pixels.to(device_));
+  if (trace != nullptr) trace->vision_hidden = hidden;
+  const bool drop_cls = config_.tower->has_cls() && config_.tower->select_feature == SelectFeature::kPatch;
+  return drop_cls ? hidden.slice(1, 1) : hidden;
+}
+
+at::Tensor Model::project(const at::Tensor& features) {
+  if (!connector_) fail(ErrorKind::kInput, "this model has no connector: it cannot look at images");
+  return connector_->forward(features.to(at::TensorOptions().dtype(dtype_).device(device_)));
+}
+
+void Model::check_ids(const at::Tensor& ids) const {
+  if (ids.numel() == 0) fail(ErrorKind::kInput, "there are no tokens");
+  const auto low = ids.min().item<std::int64_t>(), high = ids.max().item<std::int64_t>();
+  if (low < 0 || high >= config_.decoder.vocab_size)
+    fail(ErrorKind::kInput, "token id {} is outside the vocabulary of {}", low < 0 ? low : high,
+         config_.decoder.vocab_size);
+}
+
+at::Tensor Model::embed(const MultimodalBatch& batch, ForwardTrace* trace) {
+  check_ids(batch.ids);
+  at::Tensor embeds = decoder_->embed_tokens(batch.ids.to(device_));  // [B,T,D]
+  const std::int64_t spans = batch.media_rows.defined() ? batch.media_rows.numel() : 0;
+  at::Tensor media;
+  if (batch.features.defined()) {
+    media = project(batch.features);
+  } else if (batch.pixels.defined()) {
+    media = project(encode_vision(batch.pixels, trace));
+  }
+  const std::int64_t found = media.defined() ? media.size(0) * media.size(1) : 0;
+  if (found != spans)
+    fail(ErrorKind::kInternal, "the prompt has places for {} image features, the images give {}", spans, found);
+  if (media.defined()) {
+    if (trace != nullptr) trace->projected = media;
+    embeds = embeds.flatten(0, 1)
+                 .index_copy(0, batch.media_rows.to(device_), media.flatten(0, 1).to(embeds.scalar_type()))
+                 .view(embeds.sizes());
+  }
+  if (trace != nullptr) trace->inputs_embeds = embeds;
+  return embeds;
+}
+
+at::Tensor Model::decode(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache) {
+  LLAVA_ASSERT(embeds.dim() == 3 && batch.positions.defined() && batch.positions.size(0) == embeds.size(0) &&
+                   batch.positions.size(1) == embeds.size(1),
+               "embeddings [B,T,D] with positions [B,T]");
+  return decoder_->forward(embeds, batch, cache, runner_);
+}
+
+/// Flat rows [N] of hidden states that predict a label, and those labels. The first token of a branch cannot be trained:
+/// its predictor is not the token before it.
+std::pair<at::Tensor, at::Tensor> supervised(const MultimodalBatch& batch, const at::Device& device) {
+  const at::Tensor labels = batch.labels.to(device);
+  at::Tensor next = at::full_like(labels, -100);
+  next.narrow(1, 0, labels.size(1) - 1).copy_(labels.slice(1, 1));
+  if (batch.branch.defined() && labels.size(1) > 1) {
+    const at::Tensor branch = batch.branch.to(device);
+    const at::Tensor starts = branch.slice(1, 1).ne(branch.slice(1, 0, -1));
+    if (starts.logical_and(labels.slice(1, 1).ne(-100)).any().item<bool>())
+      fail(ErrorKind::kInternal, "the first token of a branch has a label");
+  }
+  const at::Tensor flat = next.flatten(), rows = flat.ne(-100).nonzero().squeeze(1);
+  return {rows, flat.index_select(0, rows)};
+}
+
+LlavaModel::Loss Model::loss(const MultimodalBatch& batch, ForwardTrace* trace) {
+  LLAVA_ASSERT(batch.labels.defined(), "a loss needs labels");
+  const at::Tensor hidden = decode(embed(batch, trace), batch, nullptr);
+  if (trace != nullptr) trace->final_hidden = hidden;
+  const auto [rows, targets] = supervised(batch, device_);
+  const std::int64_t chunk = std::clamp<std::int64_t>(kLossChunkElements / config_.decoder.vocab_size, 1, 4096);
+  const at::Tensor picked = hidden.flatten(0, 1).index_select(0, rows);
+  return {linear_cross_entropy(picked, head(), targets, chunk), rows.numel()};
+}
+
+std::vector<NamedParameter> Model::parameters() {
+  std::vector<NamedParameter> all = builder_.parameters;
+  for (const Linear* linear : builder_.linears) {
+    if (!linear->lora_a.defined()) continue;
+    all.push_back({linear->name + ".lora_A.weight", linear->lora_a});
+    all.push_back({linear->name + ".lora_B.weight", linear->lora_b});
+  }
+  return all;
+}
+
+std::vector<std::string> Model::add_lora(const LoraConfig& lora) {
+  if (lora.r <= 0) fail(ErrorKind::kUsage, "LoRA rank must be positive, not {}", lora.r);
+  std::regex pattern;
+  try {
+    pattern = std::regex(lora.target, std::regex::ECMAScript | std::regex::optimize);
+  } catch (const std::regex_error& e) {
+    fail(ErrorKind::kUsage, "LoRA target \"{}\" is not a regular expression: {}", lora.target, e.what());
+  }
+  const auto rank = static_cast<double>(lora.r);
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(lora.seed);
+  std::vector<std::string> names;
+  for (Linear* linear : builder_.linears) {
+    if (!std::regex_search(linear->name, pattern)) continue;
+    const double bound = 1.0 / std::sqrt(static_cast<double>(linear->weight.size(1)));  // kaiming_uniform, a = sqrt 5
+    const at::Tensor a = at::empty({lora.r, linear->weight.size(1)}, at::kFloat).uniform_(-bound, bound, generator);
+    linear->lora_a = a.to(linear->weight.options());
+    linear->lora_b = at::zeros({linear->weight.size(0), lora.r}, linear->weight.options());
+    linear->lora_scale = lora.lora_alpha / (lora.use_rslora ? std::sqrt(rank) : rank);
+    linear->lora_dropout = lora.dropout;
+    names.push_back(linear->name);
+  }
+  if (names.empty()) fail(ErrorKind::kUsage, "LoRA target \"{}\" matches no linear layer", lora.target);
+  return names;
+}
+
+void Model::merge_lora() {
+  const at::NoGradGuard no_grad;
+  for (Linear* linear : builder_.linears) {
+    if (!linear->lora_a.defined()) continue;
+    const at::Tensor delta = at::mm(linear->lora_b.to(at::kFloat), linear->lora_a.to(at::kFloat));
+    const at::Tensor merged = linear->weight.to(at::kFloat).add(delta, linear->lora_scale).to(linear->weight.scalar_type());
+    linear->weight.set_data(merged);  // the stored weight may be a read-only map
+    linear->lora_a = linear->lora_b = at::Tensor();
+  }
+}
+
+std::unique_ptr<KvCache> Model::make_cache(std::int64_t batch, std::int64_t capacity) const {
+  return std::make_unique<KvCache>(config_.decoder, batch, capacity, dtype_, device_);
+}
+
+/// Notes names and shapes; the modules built on it are thrown away.
+class WeightCollector final : public WeightReader {
+ public:
+  at::Tensor read(const std::string& name, const std::vector<std::int64_t>& shape) override {
+    specs.push_back({name, shape});
+    return {};
+  }
+  std::vector<WeightSpec> specs;
+};
+
+}  // namespace
+
+std::int64_t WeightSpec::num_elements() const {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+}
+
+std::vector<WeightSpec> weight_specs(const ModelConfig& config) {
+  config.validate();
+  WeightCollector collector;
+  const Model model(config, collector, c10::kFloat, c10::kCPU);
+  return std::move(collector.specs);
+}
+
+std::unique_ptr<LlavaModel> build_model(const ModelConfig& config, WeightReader& reader, c10::ScalarType dtype,
+                                        c10::Device device) {
+  config.validate();
+  return std::make_unique<Model>(config, reader, dtype, device);
+}
+
+void make_writable(at::Tensor& parameter) {
+  const at::NoGradGuard no_grad;
+  parameter.set_data(parameter.clone());
+}
+
+}  // namespace llava

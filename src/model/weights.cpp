@@ -1,0 +1,40 @@
+#include "model/weights.h"
+
+#include <torch/torch.h>
+
+namespace llava {
+
+at::Tensor Linear::operator()(const at::Tensor& x) const {
+  at::Tensor y = at::linear(x, weight, bias);
+  if (!lora_a.defined()) return y;
+  at::Tensor input = x;
+  if (lora_dropout > 0 && at::GradMode::is_enabled() && lora_a.requires_grad())
+    input = at::dropout(x, lora_dropout, true);
+  const at::Tensor low = at::linear(input.flatten(0, -2), lora_a);
+  return at::addmm(y.flatten(0, -2), low, lora_b.t(), 1, lora_scale).view(y.sizes());
+}
+
+at::Tensor Builder::tensor(const std::string& name, const std::vector<std::int64_t>& shape) {
+  at::Tensor tensor = reader_.read(name, shape);
+  parameters.push_back({name, tensor});
+  return tensor;
+}
+
+void Builder::linear(Linear& into, const std::string& name, std::int64_t in, std::int64_t out, bool bias) {
+  into.name = name;
+  into.weight = tensor(name + ".weight", {out, in});
+  if (bias) into.bias = tensor(name + ".bias", {out});
+  linears.push_back(&into);
+}
+
+void LayerNorm::build(Builder& builder, const std::string& name, std::int64_t size, double epsilon) {
+  weight = builder.tensor(name + ".weight", {size});
+  bias = builder.tensor(name + ".bias", {size});
+  eps = epsilon;
+}
+
+at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
+  return at::layer_norm(x, weight.sizes(), weight, bias, eps);
+}
+
+}  // namespace llava
