@@ -1,0 +1,45 @@
+#include "data/prepare.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "vision/image.h"
+
+namespace llava {
+
+PreparedMedia prepare_image(const std::filesystem::path& path, const ImagePolicy& policy,
+                            const ModelConfig& model) {
+  return with_context(path.string(), [&] {
+    const Image image = load_image(path, policy.apply_exif_orientation, policy.limits);
+    PreparedMedia media;
+    media.plan = plan_media({image.width, image.height}, policy, model);
+    media.pixels = render_pixels(image, media.plan, policy);
+    return media;
+  });
+}
+
+PreparedSample SamplePreparer::operator()(std::size_t index) const {
+  const Sample sample = dataset->load(index, turns);
+  return with_context(dataset->describe(index), [&] {
+    PreparedSample prepared;
+    prepared.index = index;
+    std::vector<MediaPlan> plans;
+    for (const std::filesystem::path& path : sample.images) {
+      const auto cached = find_cached ? find_cached(path) : std::nullopt;
+      if (cached) {
+        prepared.media.push_back({plan_media(cached->size, policy, model), {}, cached->slot});
+      } else {
+        prepared.media.push_back(prepare_image(path, policy, model));
+      }
+      plans.push_back(prepared.media.back().plan);
+    }
+    prepared.prompt = build_prompt(sample.conversation, plans, *format, *tokenizer, model, prompt);
+    const auto& labels = prepared.prompt.labels;
+    if (std::all_of(labels.begin(), labels.end(), [](std::int64_t label) { return label == kIgnoreIndex; }))
+      fail(ErrorKind::kInput, "nothing to learn from: no answer, or truncation at {} tokens cut it off",
+           prompt.max_length);
+    return prepared;
+  });
+}
+
+}  // namespace llava
