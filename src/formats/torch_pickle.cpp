@@ -141,7 +141,7 @@ std::string_view as_text(std::span<const std::byte> bytes) {
 /// "<folder>/", the folder all records are in.
 std::string find_prefix(const ZipArchive& archive, const std::string& what) {
   std::vector<std::string> prefixes;
-  for (const auto& [name, content] : archive.entries()) {
+  for (const std::string& name : archive.names()) {
     const std::size_t slash = name.find('/');
     if (slash != std::string::npos && std::string_view(name).substr(slash + 1) == "data.pkl")
       prefixes.push_back(name.substr(0, slash + 1));
@@ -154,11 +154,11 @@ std::string find_prefix(const ZipArchive& archive, const std::string& what) {
 std::vector<TensorView> read_zip(std::span<const std::byte> bytes, const std::string& what) {
   const ZipArchive archive(bytes, what);
   const std::string prefix = find_prefix(archive, what);
-  if (archive.find(prefix + "constants.pkl") != nullptr)
+  if (archive.find(prefix + "constants.pkl"))
     throw Error(ErrorKind::kUnsupported, what + ": a TorchScript program, not a file of weights",
                 "save its state_dict() with torch.save instead");
-  const auto* order = archive.find(prefix + "byteorder");
-  if (order != nullptr && as_text(*order) != "little")
+  const auto order = archive.find(prefix + "byteorder");
+  if (order && as_text(*order) != "little")
     fail(ErrorKind::kUnsupported, "{}: its byte order is \"{}\"; only little is read", what,
          printable(as_text(*order)));
   const auto pickle = *archive.find(prefix + "data.pkl");
@@ -168,8 +168,8 @@ std::vector<TensorView> read_zip(std::span<const std::byte> bytes, const std::st
   const PickleHandle root = vm.run();
   Storages storages;
   const std::string data = prefix + "data/";
-  for (const auto& [name, content] : archive.entries())
-    if (name.starts_with(data)) storages.emplace(name.substr(data.size()), content);
+  for (const std::string& name : archive.names())
+    if (name.starts_with(data)) storages.emplace(name.substr(data.size()), *archive.find(name));
   return Collector(vm, storages, what).collect(vm.value(root));
 }
 

@@ -111,38 +111,43 @@ CentralEntry read_central(ByteReader& reader) {
 std::span<const std::byte> locate(std::span<const std::byte> bytes, const CentralEntry& entry,
                                   std::uint64_t limit, const std::string& what) {
   const std::string where = what + ": zip entry " + printable(entry.name);
-  if ((entry.flags & 1) != 0) fail(ErrorKind::kUnsupported, "{} is encrypted", where);
-  if (entry.method != 0 || entry.compressed != entry.size)
-    fail(ErrorKind::kUnsupported, "{} is compressed; torch.save stores its records", where);
   ByteReader reader(bytes.first(limit), where);
   reader.seek(std::min<std::uint64_t>(entry.offset, limit));
   if (reader.read<std::uint32_t>() != kLocalHeader) fail(ErrorKind::kFormat, "{}: bad local header", where);
   reader.take(2 + 2);  // version, flags
-  if (reader.read<std::uint16_t>() != 0) fail(ErrorKind::kFormat, "{}: its two headers disagree", where);
+  if (reader.read<std::uint16_t>() != entry.method)
+    fail(ErrorKind::kFormat, "{}: its two headers disagree", where);
   reader.take(4 + 4 + 4 + 4);  // time, CRC and sizes: the directory's count
   const auto name_size = reader.read<std::uint16_t>();
   const auto extra_size = reader.read<std::uint16_t>();
   if (reader.text(name_size) != entry.name) fail(ErrorKind::kFormat, "{}: its two headers disagree", where);
   reader.take(extra_size);
-  return reader.take(entry.size);
+  return reader.take(entry.compressed);
 }
 
 }  // namespace
 
-ZipArchive::ZipArchive(std::span<const std::byte> bytes, const std::string& what) {
+ZipArchive::ZipArchive(std::span<const std::byte> bytes, const std::string& what) : what_(what) {
   const Directory directory = read_directory_end(bytes, what);
   ByteReader reader(bytes.subspan(directory.offset, directory.size), what + ": zip directory");
   for (std::uint64_t i = 0; i < directory.entries; ++i) {
     const CentralEntry entry = read_central(reader);
-    const auto content = locate(bytes, entry, directory.offset, what);
-    if (!entries_.emplace(entry.name, content).second)
+    const bool is_stored = entry.method == 0 && (entry.flags & 1) == 0 && entry.compressed == entry.size;
+    if (!entries_.emplace(entry.name, Entry{locate(bytes, entry, directory.offset, what), is_stored})
+             .second)
       fail(ErrorKind::kFormat, "{}: zip entry {} occurs twice", what, printable(entry.name));
+    names_.push_back(entry.name);
   }
 }
 
-const std::span<const std::byte>* ZipArchive::find(const std::string& name) const {
+std::optional<std::span<const std::byte>> ZipArchive::find(const std::string& name) const {
   const auto it = entries_.find(name);
-  return it == entries_.end() ? nullptr : &it->second;
+  if (it == entries_.end()) return std::nullopt;
+  if (!it->second.is_stored)
+    fail(ErrorKind::kUnsupported,
+         "{}: zip entry {} is compressed or encrypted; torch.save stores its records", what_,
+         printable(name));
+  return it->second.content;
 }
 
 }  // namespace llava

@@ -1,9 +1,11 @@
 #pragma once
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 namespace llava {
 
@@ -14,13 +16,18 @@ class ZipArchive {
   /// `bytes` must outlive the archive; `what` names the file in errors. Error{kFormat|kUnsupported}.
   ZipArchive(std::span<const std::byte> bytes, const std::string& what);
 
-  using Entries = std::unordered_map<std::string, std::span<const std::byte>>;
-  const Entries& entries() const { return entries_; }
-  /// The content of `name`, or nullptr.
-  const std::span<const std::byte>* find(const std::string& name) const;
+  const std::vector<std::string>& names() const { return names_; }
+  /// The content of `name`; nullopt if there is none. Error{kUnsupported} if it is compressed or encrypted.
+  std::optional<std::span<const std::byte>> find(const std::string& name) const;
 
  private:
-  Entries entries_;
+  struct Entry {
+    std::span<const std::byte> content;
+    bool is_stored = false;
+  };
+  std::string what_;
+  std::vector<std::string> names_;
+  std::unordered_map<std::string, Entry> entries_;
 };
 
 }  // namespace llava
