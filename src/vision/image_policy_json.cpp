@@ -45,7 +45,8 @@ struct Processor {
 
 /// The class's defaults, by its name without "Fast" (the same maths within one grey level; ours is the slow
 /// one's).
-Processor find_processor(std::string name) {
+Processor find_processor(const std::string& type) {
+  std::string name = type;
   for (const std::string_view suffix : {"Fast", "ImageProcessor", "FeatureExtractor"})
     if (name.size() > suffix.size() && name.ends_with(suffix)) name.resize(name.size() - suffix.size());
   if (name == "CLIP" || name == "Bit") return {.policy = clip_defaults()};
@@ -57,7 +58,7 @@ Processor find_processor(std::string name) {
   fail(ErrorKind::kUnsupported,
        "{}: image processor \"{}\" is not supported; known are CLIP-, Siglip-, Bit- (DINOv2), ViT- and "
        "LlavaImageProcessor",
-       kWhat, name.substr(0, 80));
+       kWhat, type.substr(0, 80));
 }
 
 /// The class's name: image_processor_type; before transformers 4.26 feature_extractor_type; else the

@@ -27,10 +27,11 @@ double box_weight(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
 
 double bilinear_weight(double x) { return std::max(0.0, 1.0 - std::fabs(x)); }
 
+/// Pillow's constants are floats, and it shows.
 double hamming_weight(double x) {
   x = std::fabs(x);
   if (x >= 1.0) return 0.0;
-  return x == 0.0 ? 1.0 : sinc(x) * (0.54 + 0.46 * std::cos(x * std::numbers::pi));
+  return x == 0.0 ? 1.0 : sinc(x) * (0.54F + 0.46F * std::cos(x * std::numbers::pi));
 }
 
 /// Keys' cubic with a = -0.5 (OpenCV and torch use -0.75: visibly different).
