@@ -1,5 +1,7 @@
 #include "formats/sharded.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <set>
 

@@ -1,5 +1,7 @@
 #include "formats/tensor_file.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <limits>

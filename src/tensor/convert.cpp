@@ -1,5 +1,7 @@
 #include "tensor/convert.h"
 
+#include <fmt/ranges.h>
+
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>

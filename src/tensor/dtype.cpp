@@ -1,5 +1,4 @@
 #include <ATen/Context.h>
-#include <c10/core/DeviceGuard.h>
 
 #include <charconv>
 
@@ -44,7 +43,7 @@ c10::Device cuda_device(std::string_view name, std::size_t index) {
         fmt::format("--device {}: there is no usable NVIDIA GPU, or this LibTorch was built without CUDA",
                     name),
         "use --device cpu, or build against a CUDA LibTorch on a machine whose driver works (nvidia-smi)");
-  const std::size_t count = at::globalContext().getNumGPUs();
+  const std::size_t count = at::getNumGPUs();
   if (index >= count)
     fail(ErrorKind::kInput, "--device {}: there are {} CUDA devices, numbered from 0", name, count);
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
