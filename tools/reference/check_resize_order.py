@@ -3,7 +3,7 @@
   check_resize_order.py [--cases 2500]
 
 Images of 0 and 255 only make the order visible: bytes are clipped between the passes. Prints, per filter, the cases where the order
-could be told and those that break the rule. Pillow 13.0.0: none of them; Pillow <= 11 goes along x first always.
+could be told and those that break the rule. Pillow 13.0.0: none of them; 11.3 and 12.0 go along x first always.
 """
 import argparse
 

@@ -44,12 +44,14 @@ int exif_orientation(std::string_view tiff);
 /// The image turned upright.
 Image apply_orientation(Image image, int orientation);
 
-/// 256 RGB colours; entries that a file does not define are the gray of their index, as in Pillow.
+/// 256 RGB colours; those that a file does not define are black, as in Pillow.
 struct Palette {
-  Palette();
   void set(std::size_t index, std::uint8_t red, std::uint8_t green, std::uint8_t blue);
-  std::uint8_t rgb[256][3];
+  std::uint8_t rgb[256][3] = {};
 };
+
+/// The gray of each index.
+Palette gray_palette();
 
 /// Replaces `count` palette indices by colours, in place: the indices are the first `count` bytes of a
 /// buffer of 3 * count.

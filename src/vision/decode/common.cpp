@@ -24,14 +24,16 @@ Image allocate(const ImageSize& size, const ImageLimits& limits) {
   return image;
 }
 
-Palette::Palette() {
-  for (std::size_t i = 0; i < 256; ++i) std::memset(rgb[i], static_cast<int>(i), 3);
-}
-
 void Palette::set(std::size_t index, std::uint8_t red, std::uint8_t green, std::uint8_t blue) {
   rgb[index][0] = red;
   rgb[index][1] = green;
   rgb[index][2] = blue;
+}
+
+Palette gray_palette() {
+  Palette palette;
+  for (std::size_t i = 0; i < 256; ++i) std::memset(palette.rgb[i], static_cast<int>(i), 3);
+  return palette;
 }
 
 void expand_palette(std::uint8_t* buffer, std::size_t count, const Palette& palette) {

@@ -48,8 +48,9 @@ class GifReader {
 
   Palette palette() const {
     const ColorMapObject* map = picture().ColorMap != nullptr ? picture().ColorMap : gif_->SColorMap;
+    if (map == nullptr) return gray_palette();
     Palette palette;
-    for (int i = 0; map != nullptr && i < std::min(map->ColorCount, 256); ++i)
+    for (int i = 0; i < std::min(map->ColorCount, 256); ++i)
       palette.set(static_cast<std::size_t>(i), map->Colors[i].Red, map->Colors[i].Green,
                   map->Colors[i].Blue);
     return palette;

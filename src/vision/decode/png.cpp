@@ -146,7 +146,7 @@ Decoded decode_png(std::string_view bytes, const ImageLimits& limits) {
   if (gray16)
     expand_gray16(buffer, pixels);
   else if (!rgb)
-    expand_palette(buffer, pixels, type == PNG_COLOR_TYPE_PALETTE ? reader.palette() : Palette());
+    expand_palette(buffer, pixels, type == PNG_COLOR_TYPE_PALETTE ? reader.palette() : gray_palette());
   return decoded;
 }
 
