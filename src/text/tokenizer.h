@@ -25,6 +25,14 @@ struct Encoding {
   std::vector<std::size_t> ends;
 };
 
+/// Decoding as it goes: ids in, text out that no later id can change. The texts joined are what Tokenizer::decode gives.
+class TokenStream {
+ public:
+  virtual ~TokenStream() = default;
+  virtual void push(std::int64_t id, std::string& out) = 0;   ///< appends to `out`
+  virtual void flush(std::string& out) = 0;                   ///< the rest; call once, at the end
+};
+
 /// Characters <-> ids. One class for every family; immutable after loading, safe to share between threads.
 class Tokenizer {
  public:
@@ -44,6 +52,8 @@ class Tokenizer {
   /// added-token split happens (skip matches that overlap `literal`), which is exact; align_tokens() gives the ends of a section.
   virtual Encoding encode_spans(std::string_view text, const EncodeOptions& options, std::span<const TextRange> literal) const;
   virtual std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens = false) const = 0;
+  /// A stream must not outlive its tokenizer. The default gives everything at the flush.
+  virtual std::unique_ptr<TokenStream> open_stream(bool skip_special_tokens) const;
 
   virtual std::int64_t vocab_size() const = 0;                                   ///< largest id + 1, added tokens included
   virtual std::optional<std::int64_t> token_to_id(std::string_view token) const = 0;
@@ -83,19 +93,21 @@ struct GgufVocabulary {
 };
 std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufVocabulary& vocabulary);
 
-/// Streaming decode: push ids, get text that is complete UTF-8 and will not change with later ids.
+/// Streaming decode: push ids, get text that is complete UTF-8 and will not change with later ids. The texts joined are
+/// what `tokenizer.decode(ids, skip_special_tokens)` gives.
 class Detokenizer {
  public:
   explicit Detokenizer(const Tokenizer& tokenizer, bool skip_special_tokens = true)
-      : tokenizer_(tokenizer), skip_special_tokens_(skip_special_tokens) {}
+      : tokenizer_(tokenizer),
+        skip_special_tokens_(skip_special_tokens),
+        stream_(tokenizer.open_stream(skip_special_tokens)) {}
   std::string push(std::int64_t id);
-  std::string flush();                     ///< the rest, incomplete bytes replaced by U+FFFD
+  std::string flush();                     ///< the rest, incomplete bytes replaced by U+FFFD; starts over
 
  private:
   const Tokenizer& tokenizer_;
   bool skip_special_tokens_;
-  std::vector<std::int64_t> ids_;
-  std::size_t prefix_begin_ = 0, read_begin_ = 0;
+  std::unique_ptr<TokenStream> stream_;
 };
 
 }  // namespace llava
