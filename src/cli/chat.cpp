@@ -1,0 +1,77 @@
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <iostream>
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/signals.h"
+#include "cli/chat_modes.h"
+#include "cli/model_options.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+
+namespace llava {
+
+namespace {
+
+void add_sampling_options(CLI::App& app, SamplingParams& s) {
+  app.add_option("--max-new-tokens", s.max_new_tokens, "longest answer")->capture_default_str();
+  app.add_option("--temperature", s.temperature, "0: always the likeliest token")->capture_default_str();
+  app.add_option("--top-p", s.top_p, "keep the likeliest tokens of this total probability")
+      ->capture_default_str();
+  app.add_option("--top-k", s.top_k, "keep this many tokens; 0: all")->capture_default_str();
+  app.add_option("--min-p", s.min_p, "drop tokens below this share of the likeliest")
+      ->capture_default_str();
+  app.add_option("--repetition-penalty", s.repetition_penalty, "above 1: avoid tokens seen before")
+      ->capture_default_str();
+  app.add_option("--seed", s.seed, "of the draws")->capture_default_str();
+  app.add_option("--stop", s.stop_strings, "text that ends the answer (repeat)")->expected(1)->take_all();
+}
+
+int run_chat(ChatArguments& args) {
+  if (args.context != "drop" && args.context != "refuse")
+    fail(ErrorKind::kUsage, "--context \"{}\" is not one of drop, refuse", args.context);
+  if (args.jsonl && !args.question.empty())
+    fail(ErrorKind::kUsage, "--jsonl reads its questions from standard input, not \"{}\"", args.question);
+  if (args.context_length < 0)
+    fail(ErrorKind::kUsage, "--context-length {} is negative", args.context_length);
+  args.session.sampling.validate();
+  set_threads(args.threads);
+  ModelBundle bundle = open_model(args.open);
+  args.session.context = args.context == "drop" ? ContextPolicy::kDrop : ContextPolicy::kRefuse;
+  args.session.context_length = args.context_length;
+  args.session.notice = [](const std::string& text) { log_warning("chat", "{}", text); };
+  ChatSession session(bundle, args.session);
+  if (args.jsonl) return chat_jsonl(session, args);
+  for (const std::string& image : args.images) session.add_image(image);
+  if (!args.question.empty()) return chat_once(session, args, bundle);
+  return chat_interactive(session, args, bundle);
+}
+
+}  // namespace
+
+std::function<int()> setup_chat(CLI::App& app) {
+  auto args = std::make_shared<ChatArguments>();
+  app.add_option("QUESTION", args->question, "asked once; without it the chat is interactive");
+  app.add_option("-i,--image", args->images, "image file for the first question (repeat)")
+      ->expected(1)
+      ->take_all();
+  app.add_option("--system", args->session.system, "system text instead of the format's own");
+  add_checkpoint_options(app, args->open);
+  add_sampling_options(app, args->session.sampling);
+  add_compute_options(app, args->open, args->threads);
+  app.add_option("--context", args->context, "full context: drop the oldest turn, or refuse")
+      ->capture_default_str();
+  app.add_option("--context-length", args->context_length, "tokens to use at most; 0: what the model takes")
+      ->capture_default_str();
+  app.add_flag("--stats", args->stats, "times and token counts on stderr after each answer");
+  app.add_flag("--json", args->json, "one JSON document for each answer");
+  app.add_flag("--jsonl", args->jsonl,
+               R"(read {"id","images":[…],"question"} lines from stdin, write {"id","answer"} lines)");
+  return [args] { return run_chat(*args); };
+}
+
+}  // namespace llava

@@ -1,0 +1,36 @@
+#pragma once
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "infer/session.h"
+
+namespace llava {
+
+/// What `llava chat` was called with.
+struct ChatArguments {
+  std::string question;
+  std::vector<std::string> images;
+  OpenOptions open;
+  SessionOptions session;
+  int threads = 0;
+  std::string context = "drop";
+  std::int64_t context_length = 0;
+  bool stats = false, json = false, jsonl = false;
+};
+
+/// One question, one answer. Returns the exit code.
+int chat_once(ChatSession& session, const ChatArguments& args, const ModelBundle& bundle);
+/// Questions from the terminal (or lines of a pipe) until /exit or the end of input. Ctrl-C ends an answer,
+/// not the session.
+int chat_interactive(ChatSession& session, const ChatArguments& args, const ModelBundle& bundle);
+/// Lines {"id", "images": [...] | "image", "question", "system"?} to lines {"id", "answer"} or {"id",
+/// "error"}, in input order; the model stays loaded, and lines about the same image encode it once. 1 if
+/// any line failed.
+int chat_jsonl(ChatSession& session, const ChatArguments& args);
+
+/// The "stats" object of --json, and its one-line form for people.
+OrderedJson stats_json(const GenerationStats& stats);
+std::string stats_text(const GenerationStats& stats);
+
+}  // namespace llava

@@ -1,0 +1,184 @@
+#include <CLI/CLI.hpp>
+
+#include <ATen/ATen.h>
+
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "cli/model_options.h"
+#include "cli/output.h"
+#include "cli/tensor_output.h"
+#include "cli/verbs.h"
+#include "infer/image_store.h"
+#include "prompt/prompt.h"
+#include "text/conversation.h"
+
+namespace llava {
+
+namespace {
+
+const ImagePolicy& policy_of(const CheckpointInfo& checkpoint) {
+  if (!checkpoint.image_policy)
+    fail(ErrorKind::kInput, "{} has no vision tower: it takes no images", checkpoint.folder.string());
+  return *checkpoint.image_policy;
+}
+
+/// Multiply-adds of the tower and of the decoder's prefill for one image, in 10^9 operations.
+OrderedJson cost_of(const MediaPlan& plan, const ModelConfig& model) {
+  const TowerConfig& t = *model.tower;
+  const auto tokens = static_cast<double>(t.num_patches() + (t.has_cls() ? 1 : 0));
+  const auto width = static_cast<double>(t.hidden_size);
+  const double block =
+      2 * tokens * (4 * width * width + 2 * width * static_cast<double>(t.intermediate_size)) +
+      4 * tokens * tokens * width;
+  const double vision = static_cast<double>(plan.num_tiles * t.num_hidden_layers) * block / 1e9;
+  const DecoderConfig& d = model.decoder;
+  const double weights =
+      static_cast<double>(count_parameters(model).decoder - d.vocab_size * d.hidden_size);
+  return {{"vision_gflop", vision},
+          {"prefill_gflop", 2 * weights * static_cast<double>(plan.token_count) / 1e9}};
+}
+
+OrderedJson describe_plan(const std::string& file, const MediaPlan& plan, const ModelConfig& model) {
+  const std::int64_t merge = model.connector.patch_merge;
+  return {{"image", file},
+          {"width", plan.original.width},
+          {"height", plan.original.height},
+          {"tiles", plan.num_tiles},
+          {"tile", {plan.tile_height, plan.tile_width}},
+          {"grid", {model.tower->grid() / merge, model.tower->grid() / merge}},
+          {"tokens", plan.token_count},
+          {"cost", cost_of(plan, model)}};
+}
+
+struct PromptArgs {
+  OpenOptions open;
+  std::vector<std::string> images;
+  bool train = false, json = false;
+  std::int64_t max_length = 0;
+};
+
+/// Images of the command line, else those the conversation itself refers to.
+std::vector<MediaPlan> plan_images(const PromptArgs& args, const Conversation& conversation,
+                                   const CheckpointInfo& checkpoint) {
+  std::vector<std::string> files = args.images;
+  if (files.empty()) {
+    for (const Message& message : conversation.messages)
+      for (const Part& part : message.parts)
+        if (part.kind == Part::Kind::kImage) files.push_back(part.text);
+  }
+  std::vector<MediaPlan> plans;
+  for (const std::string& file : files) {
+    const ImagePolicy& policy = policy_of(checkpoint);
+    if (file.empty())
+      throw Error(ErrorKind::kUsage, "the conversation has an image without a file",
+                  "give it with --image");
+    const std::string bytes = read_file(file, static_cast<std::size_t>(policy.limits.max_bytes));
+    const ImageSize size = with_context(file, [&] { return probe_image(bytes, policy.limits); });
+    plans.push_back(plan_media(size, policy, checkpoint.model));
+  }
+  return plans;
+}
+
+OrderedJson prompt_json(const Prompt& prompt, bool train) {
+  OrderedJson json = {{"input_ids", prompt.ids}};
+  if (train) json["labels"] = prompt.labels;
+  OrderedJson spans = OrderedJson::array();
+  for (const MediaSpan& span : prompt.media_spans)
+    spans.push_back({{"begin", span.begin}, {"len", span.len}, {"item", span.item}});
+  json["media_spans"] = std::move(spans);
+  return json;
+}
+
+/// For people: the pieces in order, supervised ones green, image places as one yellow word.
+std::string coloured(const Prompt& prompt, const Tokenizer& tokenizer) {
+  std::string text;
+  std::size_t span = 0;
+  for (std::size_t i = 0; i < prompt.ids.size(); ++i) {
+    if (span < prompt.media_spans.size() && prompt.media_spans[span].begin == i) {
+      text += fmt::format("\033[33m<image {}: {} tokens>\033[0m", prompt.media_spans[span].item,
+                          prompt.media_spans[span].len);
+      i += prompt.media_spans[span++].len - 1;
+      continue;
+    }
+    const bool supervised = i < prompt.labels.size() && prompt.labels[i] != kIgnoreIndex;
+    text += fmt::format("{}{}|\033[0m", supervised ? "\033[32m" : "\033[2m",
+                        tokenizer.id_to_token(prompt.ids[i]));
+  }
+  return text + fmt::format("\n{} tokens, {} images\n", prompt.ids.size(), prompt.media_spans.size());
+}
+
+int run_prompt(const PromptArgs& args) {
+  const CheckpointInfo checkpoint = open_checkpoint(args.open);
+  if (!checkpoint.tokenizer || !checkpoint.chat_format)
+    throw Error(ErrorKind::kInput,
+                fmt::format("{}: a tokenizer and a chat template are needed", checkpoint.folder.string()),
+                "name a conversation format with --chat-format");
+  const Json input = parse_json(read_stdin(), "standard input");
+  const Conversation conversation =
+      input.is_object() ? conversation_from_llava(input) : conversation_from_messages(input);
+  PromptOptions options;
+  options.mode = args.train ? PromptMode::kTrain : PromptMode::kGenerate;
+  options.tokenisation = checkpoint.tokenisation;
+  options.max_length = args.max_length;
+  const Prompt prompt =
+      build_prompt(conversation, plan_images(args, conversation, checkpoint), *checkpoint.chat_format,
+                   *checkpoint.tokenizer, checkpoint.model, options);
+  if (stdout_is_terminal() && !args.json) {
+    write_out(coloured(prompt, *checkpoint.tokenizer));
+  } else {
+    write_json_line(prompt_json(prompt, args.train));
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> setup_inspect_image(CLI::App& app) {
+  struct Args {
+    OpenOptions open;
+    std::vector<std::string> images;
+    std::string out;
+  };
+  auto args = std::make_shared<Args>();
+  app.add_option("IMAGE", args->images, "image files")->required();
+  add_checkpoint_options(app, args->open);
+  app.add_option("-o,--out", args->out, "safetensors file for pixel_values and image_sizes");
+  return [args] {
+    const CheckpointInfo checkpoint = open_checkpoint(args->open);
+    const ImagePolicy& policy = policy_of(checkpoint);
+    std::vector<at::Tensor> pixels;
+    std::vector<std::int64_t> sizes;
+    OrderedJson images = OrderedJson::array();
+    for (const std::string& file : args->images) {
+      const ImagePixels image = load_pixels(file, policy, checkpoint.model);
+      pixels.push_back(image.pixels);
+      sizes.insert(sizes.end(), {image.plan.original.height, image.plan.original.width});
+      images.push_back(describe_plan(file, image.plan, checkpoint.model));
+    }
+    if (!args->out.empty()) {
+      TensorOutput out;
+      out.add("pixel_values", at::cat(pixels, 0));
+      out.add("image_sizes", at::tensor(sizes, at::kLong).view({-1, 2}));
+      out.write(args->out);
+    }
+    write_json_line({{"images", images}});
+    return 0;
+  };
+}
+
+std::function<int()> setup_inspect_prompt(CLI::App& app) {
+  auto args = std::make_shared<PromptArgs>();
+  add_checkpoint_options(app, args->open);
+  app.add_option("-i,--image", args->images, "image files, in the order of their places (repeat)")
+      ->expected(1)
+      ->take_all();
+  app.add_flag("--train", args->train, "labels too, as in training");
+  app.add_option("--max-length", args->max_length, "truncate to this many tokens; 0: no limit");
+  app.add_flag("--json", args->json, "JSON on a terminal too");
+  return [args] { return run_prompt(*args); };
+}
+
+}  // namespace llava

@@ -1,0 +1,99 @@
+#include <CLI/CLI.hpp>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/progress.h"
+#include "base/signals.h"
+#include "cli/model_options.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+#include "cli/version.h"
+#include "config/stage_config.h"
+#include "tensor/convert.h"
+#include "train/trainer.h"
+
+namespace llava {
+
+namespace {
+
+struct TrainArguments {
+  std::string config, resume, device = "cpu", dtype;
+  std::vector<std::string> assignments;
+  bool dry_run = false, plan = false, json = false;
+  int threads = 0;
+};
+
+OrderedJson plan_json(const StagePlan& p) {
+  return {{"stage", p.name},
+          {"samples", p.samples},
+          {"samples_per_epoch", p.samples_per_epoch},
+          {"steps", p.steps},
+          {"trained_parameters",
+           {{"vision_tower", p.trained_tower},
+            {"mm_projector", p.trained_connector},
+            {"language_model", p.trained_decoder},
+            {"lora", p.trained_lora}}},
+          {"tokens_first_step", p.tokens_first_step},
+          {"padded_tokens_first_step", p.padded_tokens_first_step},
+          {"predicted_peak_bytes", p.predicted_bytes}};
+}
+
+std::string plan_text(const StagePlan& p) {
+  return fmt::format(
+      "stage {}: {} samples, {} an epoch, {} steps\n"
+      "  trains: vision tower {}, connector {}, language model {}, LoRA {} parameters\n"
+      "  first step: {} tokens ({} with padding)\n"
+      "  predicted memory: {}\n",
+      p.name, p.samples, p.samples_per_epoch, p.steps, p.trained_tower, p.trained_connector,
+      p.trained_decoder, p.trained_lora, p.tokens_first_step, p.padded_tokens_first_step,
+      format_bytes(static_cast<double>(p.predicted_bytes)));
+}
+
+int run_train(const TrainArguments& arguments) {
+  set_threads(arguments.threads);
+  TrainConfig config = read_train_config(arguments.config, arguments.assignments);
+  if (!arguments.dtype.empty())
+    for (StageConfig& stage : config.stages) stage.dtype = dtype_name(dtype_from_string(arguments.dtype));
+  TrainOptions options;
+  options.resume = arguments.resume;
+  options.stop = &stop_flag();
+  options.code_version = version_commit();
+  options.device = device_from_string(arguments.device);
+  Trainer trainer(std::move(config), std::move(options));
+  if (!arguments.plan && !arguments.dry_run) {
+    trainer.run();
+    return 0;
+  }
+  for (const StagePlan& plan : trainer.plan()) {
+    if (arguments.json) {
+      write_json_line(plan_json(plan));
+    } else {
+      write_out(plan_text(plan));
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::function<int()> setup_train(CLI::App& app) {
+  auto arguments = std::make_shared<TrainArguments>();
+  app.add_option("--config", arguments->config, "the training config, YAML or JSON")->required();
+  app.add_option("--set", arguments->assignments,
+                 "key.sub=value: replaces a value of the config; may be repeated")
+      ->allow_extra_args(false);
+  app.add_option("--resume", arguments->resume,
+                 "auto (the newest sound checkpoint of the output), or a checkpoint folder");
+  app.add_flag("--dry-run", arguments->dry_run, "load everything, build the first batches, train nothing");
+  app.add_flag("--plan", arguments->plan,
+               "print steps, trained parameters, tokens and memory, train nothing");
+  app.add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  app.add_option("--dtype", arguments->dtype, "instead of the stages' dtype: float32 or bfloat16");
+  app.add_option("--threads", arguments->threads, "CPU threads; 0: all cores")->capture_default_str();
+  app.add_flag("--json", arguments->json, "the plan as JSON lines");
+  return [arguments] { return run_train(*arguments); };
+}
+
+}  // namespace llava

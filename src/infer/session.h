@@ -1,0 +1,86 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "infer/generate.h"
+#include "infer/image_store.h"
+#include "infer/model_bundle.h"
+
+namespace llava {
+
+/// What to do when the conversation does not fit the model's context any more.
+enum class ContextPolicy {
+  kDrop,    ///< forget the oldest question and answer (its images stay) and say so
+  kRefuse,  ///< Error{kInput}
+};
+
+struct SessionOptions {
+  SamplingParams sampling;  ///< stop ids and strings of the checkpoint are added
+  std::string system;       ///< empty: the chat format's own
+  ContextPolicy context = ContextPolicy::kDrop;
+  std::int64_t context_length = 0;                 ///< 0: the model's
+  bool reuse_cache = true;                         ///< false: every turn computes its whole prompt
+  std::function<void(const std::string&)> notice;  ///< told about dropped turns
+};
+
+struct Answer {
+  std::string text;
+  std::vector<std::int64_t> ids;
+  StopReason reason = StopReason::kMaxNewTokens;
+  GenerationStats stats;
+};
+
+/// A conversation with a model: history, images, and the keys and values of what was said, of which the
+/// next turn computes only what is new.
+class ChatSession {
+ public:
+  /// Error{kInput} if the checkpoint has no tokenizer or no chat format.
+  ChatSession(ModelBundle& bundle, SessionOptions options);
+  ~ChatSession();
+
+  /// The image goes with the next question. Error{kInput} for a model without vision, and as
+  /// ImageStore::load.
+  void add_image(const std::filesystem::path& path);
+
+  /// Asks and keeps question and answer as history. `on_text` gets the answer as it grows. On an Error
+  /// nothing changes. A cancelled answer stays as far as it got.
+  Answer ask(const std::string& question, const std::function<void(std::string_view)>& on_text = {},
+             const std::atomic<bool>* cancel = nullptr);
+
+  /// Forgets history and images; encoded images and shared prefixes stay cached.
+  void clear();
+  /// The history, and the images in the order of their places in it.
+  const Conversation& conversation() const { return conversation_; }
+  std::size_t num_images() const { return images_.size() + waiting_.size(); }
+  std::int64_t context_length() const { return context_length_; }
+
+ private:
+  Prompt build(const Conversation& conversation,
+               const std::vector<std::shared_ptr<const EncodedImage>>& images) const;
+  Prompt fit(Conversation& conversation, const std::vector<std::shared_ptr<const EncodedImage>>& images);
+  std::int64_t reusable(const Prompt& prompt,
+                        const std::vector<std::shared_ptr<const EncodedImage>>& images) const;
+  Answer answer(const Prompt& prompt, const std::vector<std::shared_ptr<const EncodedImage>>& images,
+                const std::function<void(std::string_view)>& on_text, const std::atomic<bool>* cancel);
+  KvCache* prepare_cache(const Prompt& prompt,
+                         const std::vector<std::shared_ptr<const EncodedImage>>& images);
+
+  ModelBundle& bundle_;
+  SessionOptions options_;
+  std::int64_t context_length_ = 0;
+  std::unique_ptr<ImageStore> store_;
+  Conversation conversation_;
+  std::vector<std::shared_ptr<const EncodedImage>> images_, waiting_;
+
+  std::unique_ptr<KvCache> cache_;
+  std::vector<std::int64_t> cached_ids_;     // what the cache holds
+  std::vector<std::uint64_t> cached_media_;  // for each cached id the hash of its image, 0 for text
+};
+
+}  // namespace llava
