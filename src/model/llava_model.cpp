@@ -7,6 +7,7 @@
 #include <numeric>
 #include <optional>
 #include <regex>
+#include <set>
 
 #include "base/error.h"
 #include "model/build_model.h"
@@ -153,19 +154,34 @@ std::vector<NamedParameter> Model::parameters() {
   return all;
 }
 
+/// Which modules a LoraConfig names.
+class ModuleFilter {
+ public:
+  explicit ModuleFilter(const LoraConfig& lora) : names_(lora.modules.begin(), lora.modules.end()) {
+    if (!names_.empty()) return;
+    try {
+      pattern_ = std::regex(lora.target, std::regex::ECMAScript | std::regex::optimize);
+    } catch (const std::regex_error& e) {
+      fail(ErrorKind::kUsage, "LoRA target \"{}\" is not a regular expression: {}", lora.target, e.what());
+    }
+  }
+  bool operator()(const std::string& module) const {
+    return names_.empty() ? std::regex_search(module, pattern_) : names_.contains(module);
+  }
+
+ private:
+  std::set<std::string> names_;
+  std::regex pattern_;
+};
+
 std::vector<std::string> Model::add_lora(const LoraConfig& lora) {
   if (lora.r <= 0) fail(ErrorKind::kUsage, "LoRA rank must be positive, not {}", lora.r);
-  std::regex pattern;
-  try {
-    pattern = std::regex(lora.target, std::regex::ECMAScript | std::regex::optimize);
-  } catch (const std::regex_error& e) {
-    fail(ErrorKind::kUsage, "LoRA target \"{}\" is not a regular expression: {}", lora.target, e.what());
-  }
+  const ModuleFilter wanted(lora);
   const auto rank = static_cast<double>(lora.r);
   auto generator = at::make_generator<at::CPUGeneratorImpl>(lora.seed);
   std::vector<std::string> names;
   for (Linear* linear : builder_.linears) {
-    if (!std::regex_search(linear->name, pattern)) continue;
+    if (!wanted(linear->name)) continue;
     const double bound = 1.0 / std::sqrt(static_cast<double>(linear->weight.size(1)));  // kaiming_uniform, a = sqrt 5
     const at::Tensor a = at::empty({lora.r, linear->weight.size(1)}, at::kFloat).uniform_(-bound, bound, generator);
     linear->lora_a = a.to(linear->weight.options());

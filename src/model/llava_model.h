@@ -35,6 +35,7 @@ struct LoraConfig {
   double lora_alpha = 32;
   double dropout = 0.0;
   std::string target;         ///< regular expression on canonical module names, searched
+  std::vector<std::string> modules;  ///< exact module names instead of `target` (a saved adapter)
   bool use_rslora = false;
   std::uint64_t seed = 0;
 };

@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <deque>
 
