@@ -136,8 +136,9 @@ TEST(DeviceFromString, ExplainsWhatIsNotThere) {
         << name;
   EXPECT_NE(error_of([] { device_from_string("cuda:99"); }).find("--device cuda:99: there"),
             std::string::npos);
-  if (!torch::cuda::is_available())
+  if (!torch::cuda::is_available()) {
     EXPECT_NE(error_of([] { device_from_string("cuda"); }).find("no usable NVIDIA GPU"), std::string::npos);
+  }
 }
 
 TEST(CheckShape, NamesTheTensor) {
