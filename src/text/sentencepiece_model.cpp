@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "text/unicode.h"
 
 namespace llava {
 namespace {
@@ -106,6 +107,8 @@ SentencePieceModel::Piece read_piece(ProtoReader reader, std::size_t index) {
   if (piece.text.empty() || piece.text.size() > kMaxPieceLen)
     fail(ErrorKind::kFormat, "sentencepiece model: piece {} has {} bytes (1 to {} are possible)", index,
          piece.text.size(), kMaxPieceLen);
+  if (!unicode::is_valid(piece.text))
+    fail(ErrorKind::kFormat, "sentencepiece model: piece {} is not UTF-8", index);
   if (std::isnan(piece.score))
     fail(ErrorKind::kFormat, "sentencepiece model: the score of piece {} is not a number", index);
   return piece;

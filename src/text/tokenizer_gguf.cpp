@@ -33,6 +33,9 @@ void check(const GgufVocabulary& v) {
     fail(ErrorKind::kFormat, "GGUF vocabulary: {} token types for {} tokens", v.token_types.size(), count);
   if (!v.scores.empty() && v.scores.size() != count)
     fail(ErrorKind::kFormat, "GGUF vocabulary: {} scores for {} tokens", v.scores.size(), count);
+  for (std::size_t i = 0; i < count; ++i)
+    if (!unicode::is_valid(v.tokens[i]))
+      fail(ErrorKind::kFormat, "GGUF vocabulary: token {} is not UTF-8", i);
   check_id(v.bos_id, "bos_token_id", v);
   check_id(v.eos_id, "eos_token_id", v);
   check_id(v.unk_id, "unknown_token_id", v);

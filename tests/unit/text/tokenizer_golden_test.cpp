@@ -18,7 +18,7 @@ class GoldenTokenizer : public ::testing::TestWithParam<const char*> {};
 TEST_P(GoldenTokenizer, EncodesAndDecodesEveryString) {
   LLAVA_GOLDEN_OR_SKIP(file, std::string("tokenizers/") + GetParam() + ".json");
   const Json golden = read_json_file(file);
-  LLAVA_GOLDEN_OR_SKIP(folder, "checkpoints/" + golden["checkpoint"].get<std::string>());
+  LLAVA_GOLDEN_OR_SKIP(folder, std::string("checkpoints/").append(golden["checkpoint"].get<std::string>()));
   const auto tokenizer = load_tokenizer(folder);
   for (const Json& row : golden["strings"]) {
     const auto text = row["text"].get<std::string>();
@@ -34,7 +34,7 @@ TEST_P(GoldenTokenizer, EncodesAndDecodesEveryString) {
 TEST_P(GoldenTokenizer, SentencepieceAloneEncodesEveryString) {
   LLAVA_GOLDEN_OR_SKIP(file, std::string("tokenizers/") + GetParam() + ".json");
   const Json golden = read_json_file(file);
-  LLAVA_GOLDEN_OR_SKIP(folder, "checkpoints/" + golden["checkpoint"].get<std::string>());
+  LLAVA_GOLDEN_OR_SKIP(folder, std::string("checkpoints/").append(golden["checkpoint"].get<std::string>()));
   if (!std::filesystem::exists(folder / "tokenizer.model"))
     GTEST_SKIP() << "byte-level: no tokenizer.model";
   const auto tokenizer =
@@ -48,7 +48,7 @@ TEST_P(GoldenTokenizer, SentencepieceAloneEncodesEveryString) {
 TEST_P(GoldenTokenizer, StreamsWhatDecodeGives) {
   LLAVA_GOLDEN_OR_SKIP(file, std::string("tokenizers/") + GetParam() + ".json");
   const Json golden = read_json_file(file);
-  LLAVA_GOLDEN_OR_SKIP(folder, "checkpoints/" + golden["checkpoint"].get<std::string>());
+  LLAVA_GOLDEN_OR_SKIP(folder, std::string("checkpoints/").append(golden["checkpoint"].get<std::string>()));
   const auto tokenizer = load_tokenizer(folder);
   for (const bool skip_special : {false, true}) {
     Detokenizer detokenizer(*tokenizer, skip_special);
