@@ -29,19 +29,32 @@ struct Prompt {
 
 enum class PromptMode { kGenerate, kTrain };
 
-/// How text around images is tokenised: HF tokenises one string; the original LLaVA tokenises each chunk alone (spec 3.3).
-enum class ImageTokenisation { kWholeString, kChunks };
+/// How the rendered text is tokenised.
+enum class ImageTokenisation {
+  kWholeString,  ///< HF: one string in which <image> is a token
+  kChunks,       ///< original LLaVA: each chunk between images alone (spec 3.3)
+  kSegments,     ///< trained and other stretches alone, joined; the tokenizer's dummy prefix replaces an answer's leading space
+};
 
 struct PromptOptions {
   PromptMode mode = PromptMode::kGenerate;
   ImageTokenisation tokenisation = ImageTokenisation::kWholeString;
   bool user_text_special = false;          ///< parse special tokens inside user text
-  bool independent_turns = false;          ///< kTrain: question/answer turns become branches over the shared image prefix
-  std::int64_t max_length = 0;             ///< 0: none; else truncate on the right AFTER expansion (an image is never cut: dropped whole with an error)
+  /// kTrain: the question/answer pairs become branches over a shared prefix: the tokens with which all the pairs, each
+  /// rendered as a conversation of its own with the images, begin. A conversation with one pair, or with images elsewhere
+  /// than before the first question's text, is built as usual (Prompt::branch stays empty).
+  bool independent_turns = false;
+  /// Labels as the original training code has them where that differs from "answers and end tokens": see UpstreamMask.
+  bool upstream_masks = false;
+  /// 0: none. kTrain: truncate on the right AFTER expansion; cutting an image, or all answers, is an Error{kInput}.
+  /// kGenerate: a longer prompt is an Error{kInput}.
+  std::int64_t max_length = 0;
 };
 
-/// Renders, tokenises, expands every image token to its plan's token_count and marks the labels, in one pass.
-/// Error{kInput} if the number of images in the conversation differs from plans.size().
+/// Renders, tokenises, expands every image token to its plan's token_count and marks the labels, in one pass. A BOS comes
+/// first if the tokenizer adds one, unless the template rendered it. kTrain renders as the format trains and needs an
+/// answer. Error{kInput} if the number of images and videos in the conversation, or in what the format rendered of it,
+/// differs from plans.size().
 Prompt build_prompt(const Conversation& conversation, const std::vector<MediaPlan>& plans, const ChatFormat& format,
                     const Tokenizer& tokenizer, const ModelConfig& model, const PromptOptions& options);
 

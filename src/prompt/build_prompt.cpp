@@ -1,0 +1,162 @@
+#include <algorithm>
+
+#include "base/error.h"
+#include "prompt/prompt.h"
+#include "prompt/prompt_tokens.h"
+
+namespace llava {
+
+namespace {
+
+constexpr std::int64_t kMaxMediaTokens = std::int64_t{1} << 24;
+
+void check_media(std::size_t expected, const std::vector<Segment>& segments,
+                 const std::vector<MediaPlan>& plans) {
+  if (expected != plans.size())
+    fail(ErrorKind::kInput, "the conversation has {} images, but {} were given", expected, plans.size());
+  const auto rendered = static_cast<std::size_t>(
+      std::count_if(segments.begin(), segments.end(), [](const Segment& s) { return s.is_media(); }));
+  if (rendered != plans.size())
+    fail(ErrorKind::kInput, "the chat template writes {} of the conversation's {} images and videos",
+         rendered, plans.size());
+}
+
+/// Appends tokens [first, last) with every media token repeated as its plan says.
+void append(Prompt& prompt, const PromptTokens& tokens, const std::vector<std::int64_t>& labels,
+            std::size_t first, std::size_t last, const std::vector<Segment>& segments,
+            const std::vector<MediaPlan>& plans) {
+  for (std::size_t i = first; i < last; ++i) {
+    std::size_t count = 1;
+    if (tokens.is_media[i]) {
+      const std::size_t item = segments[static_cast<std::size_t>(tokens.owners[i])].media_index;
+      const std::int64_t planned = plans.at(item).token_count;
+      if (planned < 1 || planned > kMaxMediaTokens)
+        fail(ErrorKind::kInput, "image {} has {} tokens", item + 1, planned);
+      count = static_cast<std::size_t>(planned);
+      prompt.media_spans.push_back({prompt.ids.size(), count, item});
+    }
+    prompt.ids.insert(prompt.ids.end(), count, tokens.ids[i]);
+    if (!labels.empty()) prompt.labels.insert(prompt.labels.end(), count, labels[i]);
+  }
+}
+
+void append_positions(Prompt& prompt, std::size_t first) {
+  while (prompt.positions.size() < prompt.ids.size())
+    prompt.positions.push_back(static_cast<std::int64_t>(first++));
+}
+
+void check_length(Prompt& prompt, const PromptOptions& options) {
+  const auto limit = static_cast<std::size_t>(std::max<std::int64_t>(options.max_length, 0));
+  if (options.max_length == 0 || prompt.ids.size() <= limit) return;
+  if (options.mode == PromptMode::kGenerate)
+    fail(ErrorKind::kInput, "the prompt has {} tokens, more than {}", prompt.ids.size(), limit);
+  for (const MediaSpan& span : prompt.media_spans)
+    if (span.begin + span.len > limit)
+      fail(ErrorKind::kInput, "image {} ends at token {}, behind the limit of {}", span.item + 1,
+           span.begin + span.len, limit);
+  prompt.ids.resize(limit);
+  prompt.labels.resize(limit);
+  prompt.positions.resize(limit);
+  if (!prompt.branch.empty()) prompt.branch.resize(limit);
+}
+
+void check_labels(const Prompt& prompt) {
+  if (std::all_of(prompt.labels.begin(), prompt.labels.end(),
+                  [](std::int64_t l) { return l == kIgnoreIndex; }))
+    fail(ErrorKind::kInput, "nothing to learn: no token of an answer is among the {} tokens",
+         prompt.ids.size());
+}
+
+Branch make_branch(const Conversation& conversation, const std::vector<MediaPlan>& plans,
+                   const ChatFormat& format, const Tokenizer& tokenizer, const ModelConfig& model,
+                   const PromptOptions& options) {
+  Branch branch;
+  const bool is_training = options.mode == PromptMode::kTrain;
+  branch.segments = is_training ? format.render_training(conversation) : format.render(conversation, true);
+  check_media(conversation.num_media(), branch.segments, plans);
+  branch.tokens =
+      tokenise(branch.segments, tokenizer, model.image_token_id,
+               {.tokenisation = options.tokenisation, .user_text_special = options.user_text_special});
+  if (is_training)
+    branch.labels = make_labels(branch.tokens, branch.segments, conversation, tokenizer,
+                                options.upstream_masks ? format.upstream_mask() : UpstreamMask{});
+  return branch;
+}
+
+/// The pairs over their shared prefix; an empty prompt if the prefix does not hold all media.
+Prompt join_branches(const std::vector<Branch>& branches, const std::vector<MediaPlan>& plans) {
+  const std::size_t shared = shared_prefix(branches);
+  const Branch& first = branches.front();
+  Prompt prompt;
+  append(prompt, first.tokens, first.labels, 0, shared, first.segments, plans);
+  if (prompt.media_spans.size() != plans.size()) return {};
+  append_positions(prompt, 0);
+  const std::size_t prefix_len = prompt.ids.size();
+  prompt.branch.assign(prefix_len, 0);
+  for (std::size_t i = 0; i < branches.size(); ++i) {
+    append(prompt, branches[i].tokens, branches[i].labels, shared, branches[i].tokens.ids.size(),
+           branches[i].segments, plans);
+    append_positions(prompt, prefix_len);
+    prompt.branch.resize(prompt.ids.size(), static_cast<std::int32_t>(i + 1));
+  }
+  return prompt;
+}
+
+Prompt build_independent(const Conversation& conversation, const std::vector<MediaPlan>& plans,
+                         const ChatFormat& format, const Tokenizer& tokenizer, const ModelConfig& model,
+                         const PromptOptions& options) {
+  std::vector<Branch> branches;
+  for (const Conversation& pair : independent_pairs(conversation))
+    branches.push_back(make_branch(pair, plans, format, tokenizer, model, options));
+  return branches.empty() ? Prompt{} : join_branches(branches, plans);
+}
+
+}  // namespace
+
+Prompt build_prompt(const Conversation& conversation, const std::vector<MediaPlan>& plans,
+                    const ChatFormat& format, const Tokenizer& tokenizer, const ModelConfig& model,
+                    const PromptOptions& options) {
+  if (conversation.messages.empty()) fail(ErrorKind::kInput, "the conversation has no messages");
+  if (options.max_length < 0) fail(ErrorKind::kUsage, "max_length is {}", options.max_length);
+  const bool is_training = options.mode == PromptMode::kTrain;
+  Prompt prompt;
+  if (is_training && options.independent_turns)
+    prompt = build_independent(conversation, plans, format, tokenizer, model, options);
+  if (prompt.ids.empty()) {
+    const Branch whole = make_branch(conversation, plans, format, tokenizer, model, options);
+    append(prompt, whole.tokens, whole.labels, 0, whole.tokens.ids.size(), whole.segments, plans);
+    append_positions(prompt, 0);
+  }
+  check_length(prompt, options);
+  if (is_training) check_labels(prompt);
+  return prompt;
+}
+
+Prompt prompt_from_text(std::string_view text, const std::vector<MediaPlan>& plans,
+                        const Tokenizer& tokenizer, const ModelConfig& model,
+                        ImageTokenisation tokenisation) {
+  static constexpr std::string_view kImage = "<image>", kVideo = "<video>";
+  std::vector<Segment> segments;
+  std::size_t num_media = 0;
+  while (!text.empty()) {
+    const std::size_t image = text.find(kImage), video = text.find(kVideo), at = std::min(image, video);
+    if (at > 0) segments.push_back({Segment::Kind::kText, std::string(text.substr(0, at))});
+    if (at == std::string_view::npos) break;
+    const bool is_image = image < video;
+    segments.push_back({is_image ? Segment::Kind::kImage : Segment::Kind::kVideo,
+                        std::string(is_image ? kImage : kVideo), false, false, num_media++});
+    text.remove_prefix(at + kImage.size());
+  }
+  if (num_media != plans.size())
+    fail(ErrorKind::kInput, "the prompt has {} <image> and <video>, but {} images were given", num_media,
+         plans.size());
+  const PromptTokens tokens =
+      tokenise(segments, tokenizer, model.image_token_id,
+               {.tokenisation = tokenisation, .keep_rendered_bos = false, .add_end = true});
+  Prompt prompt;
+  append(prompt, tokens, {}, 0, tokens.ids.size(), segments, plans);
+  append_positions(prompt, 0);
+  return prompt;
+}
+
+}  // namespace llava
