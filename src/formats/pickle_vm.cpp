@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "formats/mapped_tensor_file.h"
 
 namespace llava {
 
@@ -16,95 +15,19 @@ constexpr std::uint64_t kMaxSteps = 32'000'000;
 
 using Kind = PickleValue::Kind;
 
+// clang-format off
 enum Opcode : std::uint8_t {
-  kMark = '(',
-  kStop = '.',
-  kPop = '0',
-  kPopMark = '1',
-  kDup = '2',
-  kNone = 'N',
-  kBinInt = 'J',
-  kBinInt1 = 'K',
-  kBinInt2 = 'M',
-  kBinFloat = 'G',
-  kBinUnicode = 'X',
-  kBinString = 'T',
-  kShortBinString = 'U',
-  kBinBytes = 'B',
-  kShortBinBytes = 'C',
-  kEmptyTuple = ')',
-  kTuple = 't',
-  kEmptyList = ']',
-  kAppend = 'a',
-  kAppends = 'e',
-  kList = 'l',
-  kEmptyDict = '}',
-  kDict = 'd',
-  kSetItem = 's',
-  kSetItems = 'u',
-  kGlobalOp = 'c',
-  kReduce = 'R',
-  kBuild = 'b',
-  kBinPersId = 'Q',
-  kBinGet = 'h',
-  kLongBinGet = 'j',
-  kBinPut = 'q',
-  kLongBinPut = 'r',
-  kProto = 0x80,
-  kNewObj = 0x81,
-  kTuple1 = 0x85,
-  kTuple2 = 0x86,
-  kTuple3 = 0x87,
-  kNewTrue = 0x88,
-  kNewFalse = 0x89,
-  kLong1 = 0x8a,
-  kLong4 = 0x8b,
-  kShortBinUnicode = 0x8c,
-  kBinUnicode8 = 0x8d,
-  kBinBytes8 = 0x8e,
-  kEmptySet = 0x8f,
-  kAddItems = 0x90,
-  kStackGlobal = 0x93,
-  kMemoize = 0x94,
-  kFrame = 0x95,
+  kMark = '(', kStop = '.', kPop = '0', kPopMark = '1', kDup = '2', kNone = 'N', kBinInt = 'J',
+  kBinInt1 = 'K', kBinInt2 = 'M', kBinFloat = 'G', kBinUnicode = 'X', kBinString = 'T',
+  kShortBinString = 'U', kBinBytes = 'B', kShortBinBytes = 'C', kEmptyTuple = ')', kTuple = 't',
+  kEmptyList = ']', kAppend = 'a', kAppends = 'e', kList = 'l', kEmptyDict = '}', kDict = 'd',
+  kSetItem = 's', kSetItems = 'u', kGlobalOp = 'c', kReduce = 'R', kBuild = 'b', kBinPersId = 'Q',
+  kBinGet = 'h', kLongBinGet = 'j', kBinPut = 'q', kLongBinPut = 'r', kProto = 0x80, kNewObj = 0x81,
+  kTuple1 = 0x85, kTuple2 = 0x86, kTuple3 = 0x87, kNewTrue = 0x88, kNewFalse = 0x89, kLong1 = 0x8a,
+  kLong4 = 0x8b, kShortBinUnicode = 0x8c, kBinUnicode8 = 0x8d, kBinBytes8 = 0x8e, kEmptySet = 0x8f,
+  kAddItems = 0x90, kStackGlobal = 0x93, kMemoize = 0x94, kFrame = 0x95,
 };
-
-struct AllowedGlobal {
-  std::string_view module, name;
-  PickleGlobal global;
-  DType dtype = DType::kF32;
-};
-
-constexpr AllowedGlobal kAllowed[] = {
-    {"collections", "OrderedDict", PickleGlobal::kOrderedDict},
-    {"torch._utils", "_rebuild_tensor", PickleGlobal::kRebuildTensor},
-    {"torch._utils", "_rebuild_tensor_v2", PickleGlobal::kRebuildTensor},
-    {"torch._utils", "_rebuild_parameter", PickleGlobal::kRebuildParameter},
-    {"torch", "Size", PickleGlobal::kSize},
-    {"torch", "device", PickleGlobal::kDevice},
-    {"torch", "DoubleStorage", PickleGlobal::kStorageType, DType::kF64},
-    {"torch", "FloatStorage", PickleGlobal::kStorageType, DType::kF32},
-    {"torch", "HalfStorage", PickleGlobal::kStorageType, DType::kF16},
-    {"torch", "BFloat16Storage", PickleGlobal::kStorageType, DType::kBF16},
-    {"torch", "LongStorage", PickleGlobal::kStorageType, DType::kI64},
-    {"torch", "IntStorage", PickleGlobal::kStorageType, DType::kI32},
-    {"torch", "ShortStorage", PickleGlobal::kStorageType, DType::kI16},
-    {"torch", "CharStorage", PickleGlobal::kStorageType, DType::kI8},
-    {"torch", "ByteStorage", PickleGlobal::kStorageType, DType::kU8},
-    {"torch", "BoolStorage", PickleGlobal::kStorageType, DType::kBool},
-    {"torch", "float64", PickleGlobal::kDtype},
-    {"torch", "float32", PickleGlobal::kDtype},
-    {"torch", "float16", PickleGlobal::kDtype},
-    {"torch", "bfloat16", PickleGlobal::kDtype},
-    {"torch", "int64", PickleGlobal::kDtype},
-    {"torch", "int32", PickleGlobal::kDtype},
-};
-
-PickleValue of_kind(Kind kind) {
-  PickleValue value;
-  value.kind = kind;
-  return value;
-}
+// clang-format on
 
 }  // namespace
 
@@ -150,7 +73,7 @@ bool PickleVm::step_scalar(std::uint8_t opcode) {
       return true;
     case kNewTrue:
     case kNewFalse: {
-      PickleValue flag = of_kind(Kind::kBool);
+      PickleValue flag = PickleValue::of_kind(Kind::kBool);
       flag.number = opcode == kNewTrue;
       push(std::move(flag));
       return true;
@@ -172,7 +95,7 @@ bool PickleVm::step_scalar(std::uint8_t opcode) {
       return true;
     case kBinFloat:
       reader_.take(8);
-      push(of_kind(Kind::kFloat));
+      push(PickleValue::of_kind(Kind::kFloat));
       return true;
     case kShortBinUnicode:
       push_text(Kind::kText, reader_.read<std::uint8_t>());
@@ -206,6 +129,7 @@ bool PickleVm::step_scalar(std::uint8_t opcode) {
 bool PickleVm::step_container(std::uint8_t opcode) {
   switch (opcode) {
     case kMark:
+      if (marks_.size() >= kMaxStack) bad("its stack grows too large");
       marks_.push_back(stack_.size());
       return true;
     case kPop:
@@ -232,19 +156,19 @@ bool PickleVm::step_container(std::uint8_t opcode) {
       return true;
     }
     case kEmptyList:
-      push(of_kind(Kind::kList));
+      push(PickleValue::of_kind(Kind::kList));
       return true;
     case kEmptyDict:
-      push(of_kind(Kind::kDict));
+      push(PickleValue::of_kind(Kind::kDict));
       return true;
     case kEmptySet:
-      push(of_kind(Kind::kSet));
+      push(PickleValue::of_kind(Kind::kSet));
       return true;
     case kList:
     case kDict: {
       const auto items = pop_to_mark();
       const Kind kind = opcode == kList ? Kind::kList : Kind::kDict;
-      push(of_kind(kind));
+      push(PickleValue::of_kind(kind));
       append(top(), kind, items);
       return true;
     }
@@ -353,13 +277,13 @@ std::vector<PickleHandle> PickleVm::pop_to_mark() {
 }
 
 void PickleVm::push_int(std::int64_t number) {
-  PickleValue value = of_kind(Kind::kInt);
+  PickleValue value = PickleValue::of_kind(Kind::kInt);
   value.number = number;
   push(std::move(value));
 }
 
 void PickleVm::push_text(Kind kind, std::uint64_t size) {
-  PickleValue value = of_kind(kind);
+  PickleValue value = PickleValue::of_kind(kind);
   value.text = reader_.text(size);
   push(std::move(value));
 }
@@ -367,7 +291,7 @@ void PickleVm::push_text(Kind kind, std::uint64_t size) {
 /// Little-endian two's complement of any length; one beyond 64 bits cannot be a size and stays opaque.
 void PickleVm::push_long(std::uint64_t size) {
   const std::string_view digits = reader_.text(size);
-  if (size > 8) return push(of_kind(Kind::kOpaque));
+  if (size > 8) return push(PickleValue::of_kind(Kind::kOpaque));
   std::uint64_t number =
       size > 0 && (static_cast<unsigned char>(digits.back()) & 0x80) != 0 ? ~std::uint64_t{0} : 0;
   for (std::size_t i = digits.size(); i-- > 0;)
@@ -376,9 +300,8 @@ void PickleVm::push_long(std::uint64_t size) {
 }
 
 void PickleVm::push_tuple(std::vector<PickleHandle> items) {
-  push(of_kind(Kind::kTuple));
-  num_items_ += items.size();
-  if (num_items_ > kMaxItems) bad("its containers grow too large");
+  push(PickleValue::of_kind(Kind::kTuple));
+  count_items(items.size());
   values_[top()].items = std::move(items);
 }
 
@@ -386,12 +309,19 @@ void PickleVm::append(PickleHandle container, Kind kind, const std::vector<Pickl
   PickleValue& target = values_[container];
   if (target.kind != kind || (kind == Kind::kDict && items.size() % 2 != 0))
     bad("items for something else");
-  num_items_ += items.size();
-  if (num_items_ > kMaxItems) bad("its containers grow too large");
+  count_items(items.size());
   target.items.insert(target.items.end(), items.begin(), items.end());
 }
 
-void PickleVm::memoize(std::uint32_t key) { memo_[key] = top(); }
+void PickleVm::count_items(std::size_t added) {
+  num_items_ += added;
+  if (num_items_ > kMaxItems) bad("its containers grow too large");
+}
+
+void PickleVm::memoize(std::uint32_t key) {
+  if (memo_.size() >= kMaxValues) bad("its memo grows too large");
+  memo_[key] = top();
+}
 
 void PickleVm::recall(std::uint32_t key) {
   const auto it = memo_.find(key);
@@ -407,110 +337,6 @@ std::string_view PickleVm::read_line() {
   if (size == std::string_view::npos) bad("the name of a global does not end");
   reader_.seek(begin + size + 1);
   return ahead.substr(0, size);
-}
-
-void PickleVm::push_global(std::string_view module, std::string_view name) {
-  for (const AllowedGlobal& allowed : kAllowed) {
-    if (allowed.module != module || allowed.name != name) continue;
-    PickleValue value = of_kind(Kind::kGlobal);
-    value.global = allowed.global;
-    value.dtype = allowed.dtype;
-    return push(std::move(value));
-  }
-  throw Error(
-      ErrorKind::kUnsupported,
-      fmt::format("{}: the pickle refers to {}.{}, which is not needed for weights; nothing was executed",
-                  reader_.what(), printable(module), printable(name)),
-      "save a plain dict of tensors (torch.save(model.state_dict(), …)) or safetensors instead");
-}
-
-/// A "call": builds the value that the allowed global stands for.
-void PickleVm::reduce() {
-  const PickleHandle arguments_handle = pop(), callee_handle = pop();
-  const PickleValue &callee = value(callee_handle), &arguments = value(arguments_handle);
-  if (callee.kind != Kind::kGlobal || arguments.kind != Kind::kTuple)
-    bad("a call of something that is not a global");
-  switch (callee.global) {
-    case PickleGlobal::kOrderedDict:
-      return push(ordered_dict(arguments.items));
-    case PickleGlobal::kRebuildTensor:
-      return push(rebuild_tensor(arguments.items));
-    case PickleGlobal::kRebuildParameter:
-      argument(arguments.items, 0, Kind::kTensor);
-      return push_handle(arguments.items[0]);
-    case PickleGlobal::kSize:
-    case PickleGlobal::kDevice:
-      return push(of_kind(Kind::kOpaque));
-    case PickleGlobal::kStorageType:
-    case PickleGlobal::kDtype:
-      break;
-  }
-  bad("a call of a global that is only a value");
-}
-
-/// Attributes of a dict (a state dict's _metadata) are of no interest; other objects have none we know.
-void PickleVm::build() {
-  pop();
-  if (value(top()).kind != Kind::kDict) bad("a state for something that is not a dict");
-}
-
-/// ("storage", type, key, location, number of elements) and, in legacy files, a view that must be None.
-void PickleVm::persistent_id() {
-  const PickleValue& id = value(pop());
-  if (id.kind != Kind::kTuple || argument(id.items, 0, Kind::kText).text != "storage")
-    bad("an unknown persistent id");
-  const PickleValue& type = argument(id.items, 1, Kind::kGlobal);
-  const std::int64_t count = argument(id.items, 4, Kind::kInt).number;
-  if (type.global != PickleGlobal::kStorageType || count < 0) bad("a storage without type or size");
-  if (id.items.size() > 5) argument(id.items, 5, Kind::kNone);
-  PickleValue storage = of_kind(Kind::kStorage);
-  storage.text = argument(id.items, 2, Kind::kText).text;
-  storage.dtype = type.dtype;
-  storage.number = count;
-  push(std::move(storage));
-}
-
-PickleValue PickleVm::ordered_dict(const std::vector<PickleHandle>& arguments) {
-  PickleValue dict = of_kind(Kind::kDict);
-  if (arguments.empty()) return dict;
-  for (const PickleHandle pair : argument(arguments, 0, Kind::kList).items) {
-    const PickleValue& item = value(pair);
-    if ((item.kind != Kind::kTuple && item.kind != Kind::kList) || item.items.size() != 2)
-      bad("an OrderedDict of something else than pairs");
-    dict.items.insert(dict.items.end(), item.items.begin(), item.items.end());
-    num_items_ += 2;
-    if (num_items_ > kMaxItems) bad("its containers grow too large");
-  }
-  return dict;
-}
-
-/// Arguments: storage, offset, size, stride, requires_grad, backward hooks[, metadata].
-PickleValue PickleVm::rebuild_tensor(const std::vector<PickleHandle>& arguments) {
-  const PickleValue& storage = argument(arguments, 0, Kind::kStorage);
-  PickleValue tensor = of_kind(Kind::kTensor);
-  tensor.items = {arguments[0]};
-  tensor.dtype = storage.dtype;
-  tensor.number = argument(arguments, 1, Kind::kInt).number;
-  tensor.shape = integers(argument(arguments, 2, Kind::kTuple));
-  tensor.strides = integers(argument(arguments, 3, Kind::kTuple));
-  if (tensor.shape.size() != tensor.strides.size())
-    bad("a tensor with another number of strides than sizes");
-  return tensor;
-}
-
-const PickleValue& PickleVm::argument(const std::vector<PickleHandle>& arguments, std::size_t index,
-                                      Kind kind) const {
-  if (index >= arguments.size() || value(arguments[index]).kind != kind)
-    bad(fmt::format("argument {} is missing or has another type", index));
-  return value(arguments[index]);
-}
-
-std::vector<std::int64_t> PickleVm::integers(const PickleValue& tuple) const {
-  if (tuple.items.size() > kMaxRank) bad("a tensor with more than 16 dimensions");
-  std::vector<std::int64_t> numbers;
-  for (std::size_t i = 0; i < tuple.items.size(); ++i)
-    numbers.push_back(argument(tuple.items, i, Kind::kInt).number);
-  return numbers;
 }
 
 void PickleVm::bad(std::string_view why) const {

@@ -50,6 +50,12 @@ struct PickleValue {
   PickleGlobal global = PickleGlobal::kDtype;
   DType dtype = DType::kF32;                 ///< kStorage, and kGlobal of a storage type
   std::vector<std::int64_t> shape, strides;  ///< kTensor
+
+  static PickleValue of_kind(Kind kind) {
+    PickleValue value;
+    value.kind = kind;
+    return value;
+  }
 };
 
 /// A virtual machine for the pickle opcodes that a state dict needs (protocols 2 to 5). It has no imports
@@ -88,6 +94,7 @@ class PickleVm {
   void push_long(std::uint64_t size);
   void push_tuple(std::vector<PickleHandle> items);
   void append(PickleHandle container, PickleValue::Kind kind, const std::vector<PickleHandle>& items);
+  void count_items(std::size_t added);
   void memoize(std::uint32_t key);
   void recall(std::uint32_t key);
   void push_global(std::string_view module, std::string_view name);

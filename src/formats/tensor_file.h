@@ -11,8 +11,8 @@
 
 #include "base/json.h"
 
-/// Weight files as named views on mapped memory. Nothing is copied, nothing is executed, and all sizes are checked against
-/// the file before a view is handed out.
+/// Weight files as named views on mapped memory. Nothing is copied, nothing is executed, and all sizes are
+/// checked against the file before a view is handed out.
 namespace llava {
 
 // clang-format off
@@ -32,9 +32,9 @@ std::size_t byte_size(DType dtype, std::int64_t count);
 struct TensorView {
   std::string name;
   DType dtype = DType::kF32;
-  std::vector<std::int64_t> shape;                ///< row-major, outermost first (GGUF's order is reversed on reading)
-  std::vector<std::int64_t> strides;              ///< in elements; empty: contiguous (only pickles have others)
-  std::span<const std::byte> bytes;               ///< from the first element; valid while the TensorFile lives
+  std::vector<std::int64_t> shape;    ///< row-major, outermost first (GGUF's order is reversed on reading)
+  std::vector<std::int64_t> strides;  ///< in elements; empty: contiguous (only pickles have others)
+  std::span<const std::byte> bytes;   ///< from the first element; lives as long as the TensorFile
   std::int64_t num_elements() const;
 };
 
@@ -43,29 +43,31 @@ class TensorFile {
   virtual ~TensorFile() = default;
   virtual const std::filesystem::path& path() const = 0;
   virtual const std::vector<TensorView>& tensors() const = 0;   ///< in file order
-  virtual const Json& metadata() const = 0;       ///< safetensors __metadata__; GGUF key/values (big arrays included); {} for pickles
+  /// safetensors' __metadata__; GGUF's key/values (big arrays included); {} for pickles.
+  virtual const Json& metadata() const = 0;
   const TensorView* find(std::string_view name) const;
 };
 
 /// Each throws Error{kInput|kFormat|kUnsupported|kResource} naming the file and, where known, the tensor.
 std::unique_ptr<TensorFile> open_safetensors(const std::filesystem::path& path);
-/// torch.save's zip format (and the legacy tar-less pickle where possible): a dict (possibly nested one level, e.g. {"state_dict": …}) of tensors.
+/// torch.save's zip format and its older one of plain pickles: a dict of tensors, possibly nested one level
+/// (under "state_dict", "model"… it is looked into; under other keys the tensors are called "key.name").
 std::unique_ptr<TensorFile> open_torch_pickle(const std::filesystem::path& path);
 std::unique_ptr<TensorFile> open_gguf(const std::filesystem::path& path);
 /// By content (magic), not by file name.
 std::unique_ptr<TensorFile> open_tensor_file(const std::filesystem::path& path);
 
-/// Dequantises / converts `view` to float32, `out` has num_elements() entries, row-major. Bit-equal to gguf-py's numpy
-/// reference. One thread; for several, split a contiguous view by to_float32_rows. Error{kUnsupported} for float8.
+/// Dequantises / converts `view` to float32, `out` has num_elements() entries, row-major. Bit-equal to gguf-py's
+/// numpy reference. One thread; for several, split it by to_float32_rows. Error{kUnsupported} for float8.
 void to_float32(const TensorView& view, std::span<float> out);
 /// Rows [begin, end) only: a row is the last dimension, so there are num_elements() / shape.back() of them.
 void to_float32_rows(const TensorView& view, std::int64_t begin, std::int64_t end, std::span<float> out);
 
-/// Writes safetensors atomically, byte for byte as the Python package does (wider dtypes first, then by name, so every
-/// tensor is aligned; header padded to 8 bytes). Data is streamed from the spans, which must live until write() is done.
+/// Writes safetensors atomically, byte for byte as the Python package does (wider dtypes first, then by name, so
+/// every tensor is aligned; header padded to 8 bytes). Data is streamed from the spans, which must live until then.
 class SafetensorsWriter {
  public:
-  /// Error{kInternal} if the bytes are not shape x dtype or the name is taken; Error{kUnsupported} for block types.
+  /// Error{kInternal} if the bytes are not shape x dtype or the name is taken, {kUnsupported} for block types.
   void add(std::string name, DType dtype, std::vector<std::int64_t> shape, std::span<const std::byte> bytes);
   void set_metadata(std::map<std::string, std::string> metadata);
   void write(const std::filesystem::path& path) const;

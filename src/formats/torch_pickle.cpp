@@ -21,13 +21,6 @@ constexpr std::string_view kLegacyMagic("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x2
 using Kind = PickleValue::Kind;
 using Storages = std::unordered_map<std::string, std::span<const std::byte>>;
 
-bool has_tensor(const PickleVm& vm, const PickleValue& value) {
-  if (value.kind != Kind::kDict) return false;
-  for (std::size_t i = 1; i < value.items.size(); i += 2)
-    if (vm.value(value.items[i]).kind == Kind::kTensor) return true;
-  return false;
-}
-
 /// Turns the unpickled object into views.
 class Collector {
  public:
@@ -41,7 +34,7 @@ class Collector {
     if (root.kind != Kind::kDict) fail(ErrorKind::kUnsupported, "{}: it holds no dict of tensors", what_);
     for (const char* key : {"state_dict", "model_state_dict", "model", "module"}) {
       const PickleValue* inner = vm_.find(root, key);
-      if (inner != nullptr && has_tensor(vm_, *inner)) {
+      if (inner != nullptr && has_tensor(*inner)) {
         collect_dict(*inner, "", false);
         return std::move(tensors_);
       }
@@ -53,10 +46,20 @@ class Collector {
   }
 
  private:
+  /// Whether `value` is a dict with a tensor in it. Remembered, as a hostile pickle may hold one dict many
+  /// times over.
+  bool has_tensor(const PickleValue& value) {
+    if (value.kind != Kind::kDict) return false;
+    const auto [it, is_new] = has_tensor_.try_emplace(&value, false);
+    for (std::size_t i = 1; is_new && !it->second && i < value.items.size(); i += 2)
+      it->second = vm_.value(value.items[i]).kind == Kind::kTensor;
+    return it->second;
+  }
+
   void collect_dict(const PickleValue& dict, const std::string& prefix, bool nested) {
     for (std::size_t i = 0; i + 1 < dict.items.size(); i += 2) {
       const PickleValue &key = vm_.value(dict.items[i]), &item = vm_.value(dict.items[i + 1]);
-      if (item.kind != Kind::kTensor && !(nested && has_tensor(vm_, item))) continue;
+      if (item.kind != Kind::kTensor && !(nested && has_tensor(item))) continue;
       if (key.kind != Kind::kText || key.text.empty() || key.text.size() > kMaxNameBytes ||
           !is_utf8(key.text))
         fail(ErrorKind::kFormat, "{}: a tensor whose name is not a text", what_);
@@ -132,6 +135,7 @@ class Collector {
   const std::string& what_;
   std::vector<TensorView> tensors_;
   std::unordered_set<std::string> names_;
+  std::unordered_map<const PickleValue*, bool> has_tensor_;
 };
 
 std::string_view as_text(std::span<const std::byte> bytes) {

@@ -179,7 +179,7 @@ TEST(TorchPickle, RefusesMalformedPickles) {
 }
 
 TEST(TorchPickle, BoundsMemoryAndTime) {
-  expect_refused(std::string(1'100'000, '(' + 0) + "N", {"truncated"});
+  expect_refused(std::string(1'100'000, '('), {"stack grows too large"});
   expect_refused(std::string("N") + std::string(1'100'000, '2'), {"stack grows too large"});
   expect_refused(std::string(1'100'000, ']'), {"too"});
   // A tuple of a thousand references to the tuple before it, again and again: linear for us, 1000^n if it

@@ -69,7 +69,7 @@ TEST(WeightStore, ListsEverythingWrongAtOnce) {
 
 TEST(WeightStore, ShowsTwentyAndCountsTheRest) {
   WeightStore store;
-  for (int i = 0; i < 25; ++i) store.take("t" + std::to_string(i), {1}, at::kFloat);
+  for (int i = 0; i < 25; ++i) store.take(fmt::format("t{}", i), {1}, at::kFloat);
   try {
     store.finish();
     FAIL();
