@@ -1,0 +1,24 @@
+#pragma once
+#include <memory>
+
+#include "train/trainer.h"
+
+namespace llava {
+
+/// A stage that is set up: its data, what trains, and the optimizer's state.
+struct Trainer::Stage {
+  std::int64_t index = 0;
+  const StageConfig* config = nullptr;
+  std::unique_ptr<Dataset> dataset;
+  std::unique_ptr<SampleOrder> order;
+  std::int64_t total_steps = 0;
+  SamplePreparer preparer;
+  std::vector<NamedParameter> trained;
+  std::unique_ptr<AdamW> optimizer;
+  std::unique_ptr<FeatureCache> cache;  ///< null: pixels go through the tower every step
+
+  std::vector<NamedParameter> trained_base() const;  ///< without the LoRA pairs
+  bool trains_tower() const;
+};
+
+}  // namespace llava

@@ -1,0 +1,96 @@
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "train/final_model.h"
+#include "train/stage.h"
+#include "train/stage_setup.h"
+
+namespace llava {
+
+std::vector<NamedParameter> Trainer::Stage::trained_base() const {
+  std::vector<NamedParameter> base;
+  std::copy_if(trained.begin(), trained.end(), std::back_inserter(base),
+               [](const auto& p) { return !is_lora_name(p.name); });
+  return base;
+}
+
+bool Trainer::Stage::trains_tower() const {
+  return std::any_of(trained.begin(), trained.end(),
+                     [](const auto& p) { return p.name.rfind("vision_tower.", 0) == 0; });
+}
+
+namespace {
+
+SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const StageConfig& config,
+                             const Dataset& dataset) {
+  SamplePreparer preparer;
+  preparer.dataset = &dataset;
+  preparer.turns = config.turns;
+  preparer.format = config.chat_template ? find_chat_format(*config.chat_template) : checkpoint.chat_format;
+  preparer.tokenizer = checkpoint.tokenizer;
+  preparer.model = checkpoint.model;
+  if (!preparer.tokenizer) fail(ErrorKind::kInput, "{}: has no tokenizer", checkpoint.folder.string());
+  if (!preparer.format)
+    throw Error(ErrorKind::kInput, fmt::format("{}: has no chat template", checkpoint.folder.string()),
+                "name a conversation format with the stage's `template`");
+  if (checkpoint.model.tower && !checkpoint.image_policy)
+    fail(ErrorKind::kInput, "{}: does not say how images are prepared", checkpoint.folder.string());
+  preparer.policy = checkpoint.image_policy.value_or(ImagePolicy{});
+  preparer.prompt.mode = PromptMode::kTrain;
+  preparer.prompt.tokenisation = config.tokenisation == TokenisationMode::kSegments
+                                     ? ImageTokenisation::kSegments
+                                     : checkpoint.tokenisation;
+  preparer.prompt.independent_turns = config.turns == TurnMode::kIndependent;
+  preparer.prompt.max_length = config.max_length;
+  return preparer;
+}
+
+}  // namespace
+
+std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool with_cache) {
+  auto stage = std::make_unique<Stage>();
+  stage->index = index;
+  stage->config = &config_.stages[static_cast<std::size_t>(index)];
+  const StageConfig& config = *stage->config;
+  const std::uint64_t seed = config_.seed + static_cast<std::uint64_t>(index) * 1000003;
+  stage->dataset = std::make_unique<Dataset>(config.data);
+  stage->order =
+      std::make_unique<SampleOrder>(*stage->dataset, config.sampler, config.samples_per_step(), seed);
+  stage->total_steps = stage->order->total_steps(config.max_steps, config.epochs);
+  stage->preparer = make_preparer(checkpoint_, config, *stage->dataset);
+  state_.lora = apply_lora(*model_, state_.lora, config.lora, seed, state_.touched);
+  if (options_.on_stage_start) options_.on_stage_start(*model_);
+  stage->trained = select_trained(*model_, config);
+  for (const NamedParameter& p : stage->trained_base()) state_.touched.insert(p.name);
+  check_final_model(checkpoint_, state_.touched);
+  stage->optimizer = std::make_unique<AdamW>(stage->trained, config.lr, config.optim);
+  if (with_cache) fill_cache(*stage);
+  return stage;
+}
+
+void Trainer::fill_cache(Stage& stage) {
+  if (stage.config->feature_cache == FeatureCacheMode::kOff || !model_->config().tower ||
+      stage.trains_tower())
+    return;
+  std::vector<std::filesystem::path> images;
+  std::vector<bool> seen(stage.dataset->size());
+  for (std::int64_t step = state_.stage_step; step < stage.total_steps; ++step)
+    for (const std::size_t index : stage.order->step_samples(step)) {
+      if (seen[index]) continue;
+      seen[index] = true;
+      if (const auto sample = try_outcome([&] { return stage.dataset->load(index, stage.config->turns); }))
+        images.insert(images.end(), sample.value().images.begin(), sample.value().images.end());
+    }
+  if (images.empty()) return;
+  auto cache = std::make_unique<FeatureCache>(config_.output, *model_, stage.preparer.policy);
+  if (!cache->fill(images, *model_, {config_.loader_threads, config_.feature_cache_bytes, options_.stop}))
+    return;
+  log_info("train", "vision features of {} images are cached", cache->size());
+  stage.cache = std::move(cache);
+  stage.preparer.find_cached = [cached = stage.cache.get()](const std::filesystem::path& path) {
+    return cached->find(path);
+  };
+}
+
+}  // namespace llava

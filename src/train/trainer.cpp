@@ -1,0 +1,259 @@
+#include "train/trainer.h"
+
+#include <torch/torch.h>
+
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/progress.h"
+#include "base/yaml.h"
+#include "loader/load_model.h"
+#include "tensor/convert.h"
+#include "train/connector_init.h"
+#include "train/final_model.h"
+#include "train/flops.h"
+#include "train/schedule.h"
+#include "train/stage.h"
+#include "train/stage_setup.h"
+
+namespace llava {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+}  // namespace
+
+Trainer::Trainer(TrainConfig config, TrainOptions options)
+    : config_(std::move(config)), options_(std::move(options)) {
+  config_yaml_ = to_yaml(to_fields(config_));
+  state_.code_version = options_.code_version;
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::run() {
+  start_or_resume();
+  load_model_once();
+  fs::create_directories(config_.output);
+  write_file_atomic(fs::path(config_.output) / "config.yaml", config_yaml_);
+  metrics_ =
+      std::make_unique<MetricsWriter>(fs::path(config_.output) / "metrics.jsonl", state_.global_step);
+  peak_flops_ = measure_matmul_flops(model_->dtype(), model_->device());
+  while (state_.stage < static_cast<std::int64_t>(config_.stages.size())) {
+    auto stage = open_stage(state_.stage, true);
+    if (state_.stage_step > 0) load_optimizer(resume_from_, *stage->optimizer);
+    run_stage(*stage);
+    ++state_.stage;
+    state_.stage_step = 0;
+    save(nullptr);
+  }
+  write_final_model(fs::path(config_.output) / "final", checkpoint_, *model_, state_);
+  log_info("train", "done: {} steps; the model is {}/final", state_.global_step, config_.output);
+}
+
+void Trainer::start_or_resume() {
+  const auto found = options_.resume.empty() || options_.resume == "auto"
+                         ? find_checkpoint(config_.output)
+                         : std::optional<fs::path>(options_.resume);
+  if (options_.resume.empty()) {
+    if (found)
+      throw Error(ErrorKind::kUsage,
+                  fmt::format("{} already holds {}", config_.output, found->filename().string()),
+                  "continue it with --resume auto, or choose another output");
+    return;
+  }
+  if (!found) {
+    log_info("train", "{}: no checkpoint yet, starting at step 0", config_.output);
+    return;
+  }
+  verify_checkpoint(*found);
+  resume_from_ = *found;
+  const std::string version = state_.code_version;
+  state_ = read_state(resume_from_);
+  if (read_file(resume_from_ / "config.yaml") != config_yaml_)
+    log_warning("train", "the config differs from the one {} was saved with; going on with the new one",
+                resume_from_.string());
+  if (state_.code_version != version)
+    log_warning("train", "{} was saved by version {}, this is {}", resume_from_.string(),
+                state_.code_version, version);
+  state_.code_version = version;
+  log_info("train", "resuming after step {} from {}", state_.global_step, resume_from_.string());
+}
+
+void Trainer::load_model_once() {
+  at::manual_seed(config_.seed);
+  checkpoint_ = read_checkpoint(find_model(config_.model));
+  const bool new_connector = needs_new_connector(checkpoint_);
+  LoadOptions load;
+  load.device = options_.device;
+  load.dtype = dtype_from_string(config_.stages.front().dtype);
+  if (new_connector) load.new_connector_seed = config_.seed;
+  load.merge_adapters =
+      checkpoint_.layout != Layout::kNano;  // a folder of parts gets its adapter written back
+  model_ = load_model(checkpoint_, load);
+  if (!checkpoint_.adapters.empty() && load.merge_adapters)
+    for (const NamedParameter& p : model_->parameters()) state_.touched.insert(p.name);
+  bool has_pairs = false;
+  for (const NamedParameter& p : model_->parameters()) has_pairs |= is_lora_name(p.name);
+  if (resume_from_.empty()) {
+    if (new_connector) match_embedding_scale(*model_);
+    if (has_pairs) {
+      const AdapterFiles& adapter = checkpoint_.adapters.back();
+      state_.lora = LoraSettings{adapter.r, adapter.lora_alpha, 0.0, "", "", adapter.use_rslora};
+    }
+    return;
+  }
+  if (state_.lora && !has_pairs) apply_lora(*model_, std::nullopt, state_.lora, 0, state_.touched);
+  load_weights(resume_from_, *model_);
+}
+
+void Trainer::run_stage(Stage& stage) {
+  log_info("train", "stage {} ({}): {} steps of {} samples, {} parameters train", stage.index,
+           stage.config->name, stage.total_steps, stage.config->samples_per_step(),
+           stage.optimizer->num_parameters());
+  Loader loader(*stage.order, std::cref(stage.preparer),
+                {config_.loader_threads, state_.stage_step, stage.total_steps, 2, config_.seed,
+                 stage.dataset->size()});
+  Progress progress("training", stage.total_steps, state_.stage_step);
+  while (state_.stage_step < stage.total_steps) {
+    if (options_.stop != nullptr && *options_.stop) {
+      progress.finish();
+      save(&stage);
+      throw Error(ErrorKind::kStopped, fmt::format("stopped after step {}, saved", state_.global_step),
+                  "run again with --resume auto");
+    }
+    const StepMetrics metrics = run_step(stage, loader);
+    ++state_.global_step;
+    ++state_.stage_step;
+    metrics_->write(metrics);
+    if (options_.on_step) options_.on_step(metrics);
+    const bool at_end = state_.stage_step == stage.total_steps;
+    if (config_.save_steps > 0 && state_.global_step % config_.save_steps == 0 && !at_end) save(&stage);
+    const double rate = static_cast<double>(metrics.tokens) / metrics.step_seconds;
+    progress.update(state_.stage_step,
+                    fmt::format("loss {:.4f} lr {:.2e} {:.0f} tokens/s data wait {:.0f} %", metrics.loss,
+                                metrics.lr, rate, 100 * metrics.data_wait_seconds / metrics.step_seconds));
+  }
+}
+
+StepMetrics Trainer::run_step(Stage& stage, Loader& loader) {
+  const auto start = Clock::now();
+  StepMetrics metrics;
+  metrics.step = state_.global_step;
+  metrics.stage = stage.config->name;
+  const LoadedStep step = loader.next();
+  metrics.data_wait_seconds = seconds_since(start);
+  note_bad_samples(stage, step);
+  metrics.loss = backward(stage, step, metrics);
+  metrics.grad_norm = stage.optimizer->gradient_norm();
+  if (!std::isfinite(metrics.loss) || !std::isfinite(metrics.grad_norm))
+    throw Error(ErrorKind::kInternal,
+                fmt::format("step {}: loss {} and gradient norm {} are not finite", metrics.step,
+                            metrics.loss, metrics.grad_norm),
+                "lower the learning rate or use float32; the checkpoints before this step are intact");
+  const double multiplier =
+      schedule_multiplier(stage.config->schedule, state_.stage_step, stage.total_steps);
+  for (const TrainedParameter& p : stage.optimizer->parameters())
+    metrics.lr = std::max(metrics.lr, p.peak_lr * multiplier);
+  stage.optimizer->step(multiplier, metrics.grad_norm);
+  metrics.step_seconds = seconds_since(start);
+  metrics.peak_memory_bytes = peak_memory_bytes();
+  const double flops = step_flops(checkpoint_.model, stage.trained, metrics, stage.cache != nullptr);
+  metrics.mfu = peak_flops_ > 0 ? flops / metrics.step_seconds / peak_flops_ : 0;
+  return metrics;
+}
+
+double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metrics) {
+  const StageConfig& config = *stage.config;
+  std::vector<std::size_t> lengths;
+  std::vector<std::int64_t> terms;
+  for (const PreparedSample& sample : step.samples) {
+    lengths.push_back(sample.prompt.ids.size());
+    terms.push_back(count_terms(sample.prompt.labels, !sample.media.empty(), config.objective));
+    metrics.tokens += static_cast<std::int64_t>(sample.prompt.ids.size());
+    metrics.supervised_tokens += count_terms(sample.prompt.labels, true, Objective::kLm);
+    metrics.images += static_cast<std::int64_t>(sample.media.size());
+  }
+  const std::int64_t step_terms = std::accumulate(terms.begin(), terms.end(), std::int64_t{0});
+  const auto batches = cut_micro_batches(lengths, config.batch_size, config.max_tokens_per_batch);
+  double loss = 0;
+  for (const std::vector<std::size_t>& rows : batches) {
+    std::vector<const PreparedSample*> samples;
+    std::int64_t micro_terms = 0;
+    for (const std::size_t row : rows) {
+      samples.push_back(&step.samples[row]);
+      micro_terms += terms[row];
+    }
+    if (micro_terms == 0) continue;
+    const LlavaModel::Loss part = objective_loss(*model_, make_batch(stage, samples), config.objective);
+    LLAVA_ASSERT(part.tokens == micro_terms, "the loss covers other tokens than the labels say");
+    const bool by_token = config.loss_normalisation == LossNormalisation::kToken;
+    const double scale = by_token
+                             ? 1.0 / static_cast<double>(step_terms)
+                             : 1.0 / static_cast<double>(micro_terms) / static_cast<double>(batches.size());
+    const at::Tensor scaled = part.sum * scale;
+    loss += scaled.item<double>();
+    if (scaled.requires_grad()) scaled.backward();
+    stage.optimizer->collect_gradients();
+  }
+  return loss;
+}
+
+MultimodalBatch Trainer::make_batch(const Stage& stage,
+                                    const std::vector<const PreparedSample*>& rows) const {
+  std::vector<CollateRow> collated;
+  for (const PreparedSample* sample : rows) {
+    CollateRow row{&sample->prompt, {}, stage.cache != nullptr};
+    for (const PreparedMedia& media : sample->media) {
+      if (media.cache_slot >= 0) {
+        row.media.push_back(stage.cache->features(media.cache_slot));
+        continue;
+      }
+      auto* pixels = const_cast<float*>(media.pixels.data());  // read only; the sample outlives the batch
+      at::Tensor tiles = at::from_blob(
+          pixels, {media.plan.num_tiles, 3, media.plan.tile_height, media.plan.tile_width}, at::kFloat);
+      if (stage.cache) {  // became readable after the cache was filled
+        const at::NoGradGuard no_grad;
+        tiles = model_->encode_vision(tiles);
+      }
+      row.media.push_back(tiles);
+    }
+    collated.push_back(std::move(row));
+  }
+  return collate(collated, model_->config());
+}
+
+void Trainer::note_bad_samples(const Stage& stage, const LoadedStep& step) {
+  state_.samples_seen += static_cast<std::int64_t>(step.samples.size());
+  for (const BadSample& bad : step.bad) {
+    ++state_.bad_samples;
+    if (state_.bad_samples <= 20) log_warning("data", "not used: {}", bad.reason);
+    if (state_.bad_samples == 20) log_warning("data", "further unusable samples are only counted");
+  }
+  const double limit = std::max(10.0, config_.max_bad_fraction * static_cast<double>(state_.samples_seen));
+  if (!step.bad.empty() && static_cast<double>(state_.bad_samples) > limit)
+    throw Error(
+        ErrorKind::kInput,
+        fmt::format("{} of {} samples could not be used (limit {:.1f} %); the last: {}", state_.bad_samples,
+                    state_.samples_seen, 100 * config_.max_bad_fraction, step.bad.back().reason),
+        fmt::format("repair the data of stage {} or raise max_bad_fraction", stage.config->name));
+}
+
+void Trainer::save(const Stage* stage) {
+  const fs::path folder =
+      save_checkpoint(config_.output, state_, *model_, stage == nullptr ? nullptr : stage->optimizer.get(),
+                      config_yaml_, config_.save_total_limit);
+  log_info("train", "saved {}", folder.string());
+}
+
+}  // namespace llava

@@ -1,0 +1,85 @@
+#pragma once
+#include <atomic>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "config/stage_config.h"
+#include "data/loader.h"
+#include "data/prepare.h"
+#include "model/llava_model.h"
+#include "train/checkpoint.h"
+#include "train/feature_cache.h"
+#include "train/metrics.h"
+#include "train/optimizer.h"
+
+namespace llava {
+
+struct TrainOptions {
+  std::string
+      resume;  ///< "": start anew (refused if the output has checkpoints), "auto", or a checkpoint folder
+  const std::atomic<bool>* stop = nullptr;  ///< set by a signal: finish the step, save, Error{kStopped}
+  std::string code_version;                 ///< noted in checkpoints
+  c10::Device device = c10::Device(c10::kCPU);
+  std::function<void(const StepMetrics&)> on_step;  ///< after each step
+  std::function<void(LlavaModel&)>
+      on_stage_start;  ///< after LoRA pairs exist, before the optimizer is made
+};
+
+/// What a stage will do, before anything is trained.
+struct StagePlan {
+  std::string name;
+  std::int64_t samples = 0, samples_per_epoch = 0, steps = 0;
+  std::int64_t trained_tower = 0, trained_connector = 0, trained_decoder = 0, trained_lora = 0;
+  std::int64_t tokens_first_step = 0, padded_tokens_first_step = 0;
+  std::int64_t predicted_bytes = 0;
+};
+
+/// Runs the stages of a config.
+class Trainer {
+ public:
+  Trainer(TrainConfig config, TrainOptions options);
+  ~Trainer();
+  /// All stages, from the start or from where a checkpoint stopped; writes `final/` at the end.
+  /// Error{kStopped} when asked to stop, with the work saved; Error{kInternal} for a loss that is not
+  /// finite (nothing is saved then).
+  void run();
+  /// Sets every stage up, builds its first step's batches, trains nothing and writes nothing.
+  std::vector<StagePlan> plan();
+  LlavaModel& model() { return *model_; }
+
+ private:
+  struct Stage;
+  void load_model_once();
+  void start_or_resume();
+  std::unique_ptr<Stage> open_stage(std::int64_t index, bool with_cache);
+  void fill_cache(Stage& stage);
+  void run_stage(Stage& stage);
+  StepMetrics run_step(Stage& stage, Loader& loader);
+  double backward(Stage& stage, const LoadedStep& step, StepMetrics& metrics);
+  MultimodalBatch make_batch(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
+  void note_bad_samples(const Stage& stage, const LoadedStep& step);
+  void save(const Stage* stage);
+
+  TrainConfig config_;
+  TrainOptions options_;
+  std::string config_yaml_;
+  std::filesystem::path resume_from_;
+  CheckpointInfo checkpoint_;
+  std::unique_ptr<LlavaModel> model_;
+  TrainState state_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  double peak_flops_ = 0;
+};
+
+/// Groups a step's samples into micro-batches: `batch_size` in order, or, with a token budget, by length so
+/// that rows * longest
+/// <= budget (a single longer row stands alone). Returns indices into `lengths`.
+std::vector<std::vector<std::size_t>> cut_micro_batches(const std::vector<std::size_t>& lengths,
+                                                        std::int64_t batch_size, std::int64_t max_tokens);
+
+}  // namespace llava
