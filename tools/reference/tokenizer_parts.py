@@ -59,29 +59,38 @@ TOKENS = [["▁Hello", "▁world", "!"], ["▁", "▁a", "a", "b"], ["<0xE4>", "
 
 def build(model, decoder=None, **parts):
     return Tokenizer.from_str(json.dumps({"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None, "pre_tokenizer": None,
-                                          "post_processor": None, "decoder": decoder, "model": model, **parts}))
+                                          "post_processor": None, "decoder": decoder, **parts, "model": model}))
 
 
 def decode_rows(decoder):
     """A vocabulary of all tokens; the row's ids are decoded."""
     vocabulary = {t: i for i, t in enumerate(sorted({t for row in TOKENS for t in row}))}
     tokenizer = build({"type": "BPE", "vocab": vocabulary, "merges": []}, decoder)
-    return [[row, tokenizer.decode([vocabulary[t] for t in row])] for row in TOKENS]
+    rows = []
+    for row in TOKENS:
+        try:
+            rows.append([row, tokenizer.decode([vocabulary[t] for t in row])])
+        except BaseException as e:   # Strip panics in the library where a token is shorter than what it strips
+            if "Panic" not in type(e).__name__:
+                raise
+    return rows
 
 
 def bpe(**options):
     vocab = {t: i for i, t in enumerate(["<unk>", "a", "b", "c", "ab", "abc", "bc", " ", "<0xC3>", "<0xA9>", "x", "▁", "abab", "T", "word"])}
-    return {"type": "BPE", "vocab": vocab, "merges": ["b c", "a b", "ab c", ["ab", "ab"]], **options}
+    merges = ["b c", "a b", "ab c", "ab ab"] if options["fuse_unk"] else [["b", "c"], ["a", "b"], ["ab", "c"], ["ab", "ab"]]
+    return {"type": "BPE", "vocab": vocab, "merges": merges, **options}
 
 
 def whole_cases():
     token = lambda content, **flags: {"content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False, **flags}
-    cases = [build(bpe(unk_token=u, fuse_unk=f, byte_fallback=b, ignore_merges=i)) for u in ("<unk>", None) for f in (True, False) for b in (True, False) for i in (True, False)]
+    cases = [dict(model=bpe(unk_token=u, fuse_unk=f, byte_fallback=b, ignore_merges=i)) for u in ("<unk>", None) for f in (True, False) for b in (True, False) for i in (True, False)]
     added = [token("T", lstrip=True, rstrip=True), token("word", single_word=True), token("[S]", special=True), token("<a", special=True), token("<ab>", rstrip=True),
              token("ÀB", normalized=True), token("b c", normalized=True)]
     added = [dict(t, id=i) for t, i in zip(added, [13, 14, 15, 16, 17, 18, 19])]
     for normalizer in (None, {"type": "Lowercase"}, {"type": "Prepend", "prepend": "▁"}):
-        cases.append(build(bpe(unk_token="<unk>", fuse_unk=False, byte_fallback=False, ignore_merges=False), added_tokens=added, normalizer=normalizer))
+        model = bpe(unk_token="<unk>", fuse_unk=False, byte_fallback=False, ignore_merges=False)
+        cases.append(dict(model=model, added_tokens=added, normalizer=normalizer))
     return cases
 
 
@@ -127,7 +136,7 @@ def main(out):
         normalizers=[dict(json=c, rows=[[t, load("normalizer", c).normalize_str(t)] for t in TEXTS]) for c in normalizer_cases()],
         pre_tokenizers=[dict(json=c, rows=[[t, [p for p, _ in load("pre_tokenizer", c).pre_tokenize_str(t)]] for t in TEXTS]) for c in pre_tokenizer_cases()],
         decoders=[dict(json=c, rows=decode_rows(c)) for c in decoder_cases()],
-        whole=[dict(json=json.loads(t.to_str()), rows=[[x, t.encode(x).ids] for x in WHOLE_TEXTS]) for t in whole_cases()],
+        whole=[dict(json=source, rows=[[x, build(**source).encode(x).ids] for x in WHOLE_TEXTS]) for source in whole_cases()],
         unicode=unicode_sums())
     pathlib.Path(out).write_text(json.dumps(data, separators=(",", ":")).replace('{"json"', '\n{"json"') + "\n")
 
