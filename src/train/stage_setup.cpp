@@ -85,8 +85,14 @@ std::optional<LoraSettings> apply_lora(LlavaModel& model, const std::optional<Lo
         touched.insert(p.name.substr(0, at) + ".weight");
     model.merge_lora();
   }
-  model.add_lora(
-      {wanted->r, wanted->lora_alpha, wanted->dropout, lora_pattern(*wanted), wanted->use_rslora, seed});
+  LoraConfig config;
+  config.r = wanted->r;
+  config.lora_alpha = wanted->lora_alpha;
+  config.dropout = wanted->dropout;
+  config.target = lora_pattern(*wanted);
+  config.use_rslora = wanted->use_rslora;
+  config.seed = seed;
+  model.add_lora(config);
   return wanted;
 }
 
