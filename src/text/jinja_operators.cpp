@@ -13,9 +13,8 @@ namespace {
   fail(ErrorKind::kFormat, "'{}' between {} and {}", op, a.kind_name(), b.kind_name());
 }
 
-Value checked(bool overflow, std::int64_t result) {
+void check_range(bool overflow) {
   if (overflow) fail(ErrorKind::kFormat, "an integer is out of range");
-  return Value::integer(result);
 }
 
 std::int64_t floor_div(std::int64_t a, std::int64_t b) {
@@ -23,26 +22,35 @@ std::int64_t floor_div(std::int64_t a, std::int64_t b) {
   return quotient - ((a % b != 0) && ((a < 0) != (b < 0)) ? 1 : 0);
 }
 
+Value integer_power(std::int64_t a, std::int64_t b) {
+  if (b < 0) return Value::real(std::pow(static_cast<double>(a), static_cast<double>(b)));
+  if (a == 0 || a == 1) return Value::integer(b == 0 ? 1 : a);
+  if (a == -1) return Value::integer(b % 2 == 0 ? 1 : -1);
+  std::int64_t result = 1;
+  for (std::int64_t i = 0; i < b; ++i) check_range(__builtin_mul_overflow(result, a, &result));
+  return Value::integer(result);
+}
+
 Value integer_op(std::string_view op, std::int64_t a, std::int64_t b) {
+  if (op == "**") return integer_power(a, b);
   std::int64_t result = 0;
-  if (op == "+") return checked(__builtin_add_overflow(a, b, &result), result);
-  if (op == "-") return checked(__builtin_sub_overflow(a, b, &result), result);
-  if (op == "*") return checked(__builtin_mul_overflow(a, b, &result), result);
-  if (op == "**") {
-    if (b < 0) return Value::real(std::pow(static_cast<double>(a), static_cast<double>(b)));
-    result = 1;
-    if (a == 0 || a == 1) return Value::integer(b == 0 ? 1 : a);
-    if (a == -1) return Value::integer(b % 2 == 0 ? 1 : -1);
-    for (std::int64_t i = 0; i < b; ++i) checked(__builtin_mul_overflow(result, a, &result), result);
-    return Value::integer(result);
+  if (op == "+") {
+    check_range(__builtin_add_overflow(a, b, &result));
+  } else if (op == "-") {
+    check_range(__builtin_sub_overflow(a, b, &result));
+  } else if (op == "*") {
+    check_range(__builtin_mul_overflow(a, b, &result));
+  } else {
+    if (b == 0) fail(ErrorKind::kFormat, "division by zero");
+    if (op == "/") return Value::real(static_cast<double>(a) / static_cast<double>(b));
+    if (b == -1) {  // the one division that can overflow
+      check_range(op == "//" && __builtin_sub_overflow(std::int64_t{0}, a, &result));
+    } else {
+      const std::int64_t quotient = floor_div(a, b);
+      result = op == "//" ? quotient : a - quotient * b;
+    }
   }
-  if (b == 0) fail(ErrorKind::kFormat, "division by zero");
-  if (op == "/") return Value::real(static_cast<double>(a) / static_cast<double>(b));
-  if (b == -1)
-    return op == "%" ? Value::integer(0)
-                     : checked(__builtin_sub_overflow(std::int64_t{0}, a, &result), result);
-  const std::int64_t quotient = floor_div(a, b);
-  return Value::integer(op == "//" ? quotient : a - quotient * b);
+  return Value::integer(result);
 }
 
 Value real_op(std::string_view op, double a, double b) {

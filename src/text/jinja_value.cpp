@@ -197,16 +197,15 @@ std::string to_text(const Value& value) {
   if (value.is_bool()) return value.as_bool() ? "True" : "False";
   if (value.is_integer()) return std::to_string(value.as_integer());
   if (value.is_real()) return real_text(value.as_real());
+  std::string out;
   if (value.is_list()) {
-    std::string out = "[";
-    for (const Value& item : value.items()) out += (out.size() > 1 ? ", " : "") + element_text(item);
-    return out + "]";
+    for (const Value& item : value.items()) (out += out.empty() ? "[" : ", ") += element_text(item);
+    return out.empty() ? "[]" : out += "]";
   }
   if (value.is_dict()) {
-    std::string out = "{";
     for (const Entry& entry : value.entries())
-      out += (out.size() > 1 ? ", " : "") + quoted(entry.first) + ": " + element_text(entry.second);
-    return out + "}";
+      ((out += out.empty() ? "{" : ", ") += quoted(entry.first)).append(": ") += element_text(entry.second);
+    return out.empty() ? "{}" : out += "}";
   }
   return value.is_undefined() ? "" : fmt::format("<{}>", value.kind_name());
 }

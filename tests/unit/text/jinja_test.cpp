@@ -262,7 +262,8 @@ TEST(Jinja, HostileTemplatesMeetALimit) {
   std::string ifs;
   for (int i = 0; i < 5000; ++i) ifs += "{% if 1 %}";
   for (const std::string& source :
-       {"{{ " + open + " }}", "{{ " + brackets + " }}", "{{ " + minus + "1 }}", sums + " }}", ifs}) {
+       {"{{ " + open + "1" + std::string(5000, ')') + " }}",
+        "{{ " + brackets + std::string(5000, ']') + " }}", "{{ " + minus + "1 }}", sums + " }}", ifs}) {
     const Error e = error_of(source);
     EXPECT_NE(std::string(e.what()).find("nested deeper"), std::string::npos) << e.what();
   }
