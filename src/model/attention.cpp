@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "config/branch.h"
 #include "model/kv_cache.h"
 
 namespace llava {
@@ -23,11 +24,13 @@ at::Tensor query_slots(const KvCache* cache, std::int64_t num_tokens, const at::
   return steps + at::tensor(cache->lengths(), at::kLong).to(device).unsqueeze(1);
 }
 
-/// A token sees the shared prefix (branch 0) and the earlier tokens of its own branch; a window counts rotary positions.
+/// A token sees the shared prefix (branch 0), its group's node and the earlier tokens of its own branch (Prompt::branch); a
+/// window counts rotary positions.
 at::Tensor branch_allowed(const MultimodalBatch& batch, const at::Tensor& causal, std::int64_t window,
                           const at::Device& device) {
   const at::Tensor branch = batch.branch.to(device), own = branch.unsqueeze(2), other = branch.unsqueeze(1);
-  at::Tensor allowed = causal.logical_and(other.eq(0).logical_or(other.eq(own)));  // [B,T,T]
+  const at::Tensor node = own.sub(own.remainder(kBranchGroup));
+  at::Tensor allowed = causal.logical_and(other.eq(0).logical_or(other.eq(own)).logical_or(other.eq(node)));  // [B,T,T]
   if (window > 0) {
     const at::Tensor positions = batch.positions.to(device);
     allowed = allowed.logical_and((positions.unsqueeze(2) - positions.unsqueeze(1)).lt(window));

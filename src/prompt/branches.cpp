@@ -49,13 +49,14 @@ std::vector<Conversation> independent_pairs(const Conversation& conversation) {
   return pairs;
 }
 
-std::size_t shared_prefix(const std::vector<Branch>& branches) {
-  const PromptTokens& first = branches.front().tokens;
+std::size_t shared_prefix(const std::vector<Branch>& branches, std::size_t begin, std::size_t end) {
+  const PromptTokens& first = branches[begin].tokens;
   std::size_t len = first.ids.size();
-  for (const Branch& branch : branches) {
+  for (std::size_t i = begin; i < end; ++i) {
+    const Branch& branch = branches[i];
     const PromptTokens& tokens = branch.tokens;
-    const auto end = first.ids.begin() + static_cast<std::ptrdiff_t>(std::min(len, tokens.ids.size()));
-    len = static_cast<std::size_t>(std::mismatch(first.ids.begin(), end, tokens.ids.begin()).first -
+    const auto limit = first.ids.begin() + static_cast<std::ptrdiff_t>(std::min(len, tokens.ids.size()));
+    len = static_cast<std::size_t>(std::mismatch(first.ids.begin(), limit, tokens.ids.begin()).first -
                                    first.ids.begin());
     const auto trained = std::find_if(branch.labels.begin(), branch.labels.end(),
                                       [](std::int64_t l) { return l != kIgnoreIndex; });

@@ -83,9 +83,28 @@ Branch make_branch(const Conversation& conversation, const std::vector<MediaPlan
   return branch;
 }
 
-/// The pairs over their shared prefix; an empty prompt if the prefix does not hold all media.
+/// Appends branches[begin, end), which agree in their first `common` tokens: those once, as a node all of them see, then the
+/// rest of each. The first `shared` tokens stand in the prompt's prefix already.
+void append_group(Prompt& prompt, const std::vector<Branch>& branches, std::size_t begin, std::size_t end,
+                  std::size_t shared, std::size_t common, int group, const std::vector<MediaPlan>& plans,
+                  std::size_t prefix_len) {
+  const Branch& first = branches[begin];
+  append(prompt, first.tokens, first.labels, shared, common, first.segments, plans);
+  append_positions(prompt, prefix_len);
+  prompt.branch.resize(prompt.ids.size(), branch_id(group, 0));
+  const std::size_t node_len = prefix_len + (common - shared);
+  for (std::size_t i = begin; i < end; ++i) {
+    append(prompt, branches[i].tokens, branches[i].labels, common, branches[i].tokens.ids.size(),
+           branches[i].segments, plans);
+    append_positions(prompt, node_len);
+    prompt.branch.resize(prompt.ids.size(), branch_id(group, static_cast<int>(i - begin) + 1));
+  }
+}
+
+/// The pairs over their shared prefix, neighbours with the same question over their shared question; an empty prompt if the
+/// prefix does not hold all media.
 Prompt join_branches(const std::vector<Branch>& branches, const std::vector<MediaPlan>& plans) {
-  const std::size_t shared = shared_prefix(branches);
+  const std::size_t shared = shared_prefix(branches, 0, branches.size());
   const Branch& first = branches.front();
   Prompt prompt;
   append(prompt, first.tokens, first.labels, 0, shared, first.segments, plans);
@@ -93,11 +112,12 @@ Prompt join_branches(const std::vector<Branch>& branches, const std::vector<Medi
   append_positions(prompt, 0);
   const std::size_t prefix_len = prompt.ids.size();
   prompt.branch.assign(prefix_len, 0);
-  for (std::size_t i = 0; i < branches.size(); ++i) {
-    append(prompt, branches[i].tokens, branches[i].labels, shared, branches[i].tokens.ids.size(),
-           branches[i].segments, plans);
-    append_positions(prompt, prefix_len);
-    prompt.branch.resize(prompt.ids.size(), static_cast<std::int32_t>(i + 1));
+  int group = 0;
+  for (std::size_t begin = 0, end = 0; begin < branches.size(); begin = end) {
+    end = begin + 1;
+    while (end < branches.size() && branches[end].question == branches[begin].question) ++end;
+    const std::size_t common = end - begin == 1 ? shared : shared_prefix(branches, begin, end);
+    append_group(prompt, branches, begin, end, shared, common, ++group, plans, prefix_len);
   }
   return prompt;
 }
@@ -106,8 +126,13 @@ Prompt build_independent(const Conversation& conversation, const std::vector<Med
                          const ChatFormat& format, const Tokenizer& tokenizer, const ModelConfig& model,
                          const PromptOptions& options) {
   std::vector<Branch> branches;
-  for (const Conversation& pair : independent_pairs(conversation))
+  if (conversation.messages.size() > 2 * kBranchGroup)
+    fail(ErrorKind::kInput, "a record of {} messages has too many turns to train independently",
+         conversation.messages.size());
+  for (const Conversation& pair : independent_pairs(conversation)) {
     branches.push_back(make_branch(pair, plans, format, tokenizer, model, options));
+    branches.back().question = pair.messages[pair.messages.size() - 2].text();
+  }
   return branches.empty() ? Prompt{} : join_branches(branches, plans);
 }
 

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "config/branch.h"
 #include "config/model_config.h"
 #include "text/chat_format.h"
 #include "text/tokenizer.h"
@@ -23,7 +24,9 @@ struct Prompt {
   std::vector<std::int64_t> ids;
   std::vector<std::int64_t> labels;        ///< kTrain only; -100 where nothing is learnt; same length as ids
   std::vector<std::int64_t> positions;     ///< [T] rotary positions; 0..T-1 unless branches restart them
-  std::vector<std::int32_t> branch;        ///< empty: plain causal. Else per token: 0 shared prefix, b > 0 sees the prefix and branch b only
+  /// Empty: plain causal. Else a tree of two levels, a branch_id() per token: 0 is the shared prefix; a token of
+  /// branch_id(g, m) sees, of what stands before it, the prefix, its group's node branch_id(g, 0) and its own branch.
+  std::vector<std::int32_t> branch;
   std::vector<MediaSpan> media_spans;
 };
 

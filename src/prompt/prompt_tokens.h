@@ -46,11 +46,12 @@ struct Branch {
   PromptTokens tokens;
   std::vector<std::int64_t> labels;
   std::vector<Segment> segments;
+  std::string question;  ///< neighbours with equal questions share its tokens
 };
 
-/// How many tokens all branches share at their beginning, such that none of them is trained and at least
+/// How many tokens branches[begin, end) share at their beginning, such that none of them is trained and at least
 /// one token that is not trained stays in every branch (the first one has no predecessor of its own to
 /// learn from).
-std::size_t shared_prefix(const std::vector<Branch>& branches);
+std::size_t shared_prefix(const std::vector<Branch>& branches, std::size_t begin, std::size_t end);
 
 }  // namespace llava
