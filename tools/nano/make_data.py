@@ -14,7 +14,8 @@ Writes into --out
     eval_<task>_gray.jsonl   the same questions about a plain gray picture: the blind baseline
 
 A training record is one photo in LLaVA's format. Its human turns are questions that do not depend on each other
-(train with `turns: independent`), and several gpt turns in a row are alternative answers to one question.
+(train with `turns: independent`); a question with several answers (a photo's captions) is repeated before each, and
+the trainer computes its tokens once.
 The eval files can be piped into `llava chat --jsonl`; score.py reads its answers. Images are named by absolute path.
 The same seed and sources give the same files, byte for byte. Held-out photos depend on their names alone.
 Python's standard library is enough.
@@ -245,9 +246,11 @@ class CaptionRules:
 def record(name: str, image: Path, turns: list[Turn]) -> dict:
     """One photo with its questions as a LLaVA record."""
     conversations = []
-    for i, (question, answers) in enumerate(turns):
-        conversations.append({"from": "human", "value": ("<image>\n" if i == 0 else "") + question})
-        conversations += [{"from": "gpt", "value": answer} for answer in answers]
+    for question, answers in turns:
+        for answer in answers:
+            image_token = "" if conversations else "<image>\n"
+            conversations.append({"from": "human", "value": image_token + question})
+            conversations.append({"from": "gpt", "value": answer})
     return {"id": name, "image": str(image), "conversations": conversations}
 
 

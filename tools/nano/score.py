@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Score llava-nano's answers.
+
+Each task is one pair of files: the questions that make_data.py wrote, and the lines {"id", "answer"} that
+`llava chat --jsonl` printed for them:
+
+    score.py --captions eval_captions.jsonl answers.jsonl --clothing eval_clothing.jsonl answers.jsonl \
+             --easy eval_easy.jsonl answers.jsonl
+
+Captions get CIDEr-D (pycocoevalcap); garments and easy-vqa get the share of right answers, where case and marks do
+not count and the first word of an answer that is a possible answer counts. A question without an answer is wrong.
+Pairs named --captions-gray and so on hold the answers about a plain gray picture, the blind baseline.
+Prints one JSON document. Captions need the package pycocoevalcap; the rest needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+CLASSES = ["dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt"]
+SPELLINGS = {"tshirt": "t-shirt", "tshirts": "t-shirt", "outerwear": "outwear", "jacket": "outwear",
+             "coat": "outwear", "longsleeves": "longsleeve", "grey": "gray"}
+EASY = ["circle", "rectangle", "triangle", "red", "green", "blue", "black", "gray", "teal", "brown", "yellow",
+        "yes", "no"]
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The records of a JSON lines file."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def pair(questions: Path, answers: Path) -> list[tuple[dict, str]]:
+    """Each question with its answer; an empty answer where there is none."""
+    given = {str(line["id"]): str(line.get("answer") or "") for line in read_jsonl(answers)}
+    asked = read_jsonl(questions)
+    if asked and not any(str(q["id"]) in given for q in asked):
+        raise ValueError(f"{answers}: no id in it belongs to {questions}")
+    return [(question, given.get(str(question["id"]), "")) for question in asked]
+
+
+def pick(answer: str, choices: list[str]) -> str:
+    """The first possible answer named in an answer, or an empty string."""
+    text = answer.lower()
+    text = re.sub(r"\bt[\s-]?shirt", "t-shirt", text)
+    text = re.sub(r"\blong[\s-]sleeve(s|d)?\b", "longsleeve", text)
+    for word in re.findall(r"[a-z]+(?:-[a-z]+)*", text):
+        word = SPELLINGS.get(word, word)
+        for form in (word, word + "s", word[:-1] if word.endswith("s") else word):
+            if form in choices:
+                return form
+    return ""
+
+
+def accuracy(pairs: list[tuple[dict, str]], choices: list[str]) -> dict:
+    """The share of right answers, over all and by true answer."""
+    right: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    confusion: dict[str, Counter[str]] = defaultdict(Counter)
+    for question, answer in pairs:
+        truth, said = question["answer"], pick(answer, choices)
+        total[truth] += 1
+        right[truth] += said == truth
+        confusion[truth][said or "?"] += 1
+    return {
+        "accuracy": round(sum(right.values()) / max(1, sum(total.values())), 4),
+        "questions": sum(total.values()),
+        "by_answer": {name: round(right[name] / total[name], 3) for name in sorted(total)},
+        "confusion": {name: dict(confusion[name].most_common(4)) for name in sorted(total)},
+    }
+
+
+def tokenise(sentences: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Lower-case words without marks: pycocoevalcap's tokenizer where Java is there, else the same rule by hand."""
+    if shutil.which("java"):
+        from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+        return PTBTokenizer().tokenize({k: [{"caption": s} for s in v] for k, v in sentences.items()})
+    return {k: [" ".join(re.findall(r"[a-z0-9]+(?:[-'.][a-z0-9]+)*", s.lower())) for s in v]
+            for k, v in sentences.items()}
+
+
+def captions(pairs: list[tuple[dict, str]]) -> dict:
+    """CIDEr-D of captions, and how varied they are."""
+    from pycocoevalcap.cider.cider import Cider
+    references = tokenise({str(q["id"]): q["references"] for q, _ in pairs})
+    given = tokenise({str(q["id"]): [answer or "."] for q, answer in pairs})
+    score, _ = Cider().compute_score(references, given)
+    lengths = [len(sentence[0].split()) for sentence in given.values()]
+    return {
+        "cider": round(float(score), 4),
+        "photos": len(pairs),
+        "distinct": len({sentence[0] for sentence in given.values()}),
+        "mean_words": round(sum(lengths) / max(1, len(lengths)), 2),
+        "tokenizer": "ptb" if shutil.which("java") else "simple",
+    }
+
+
+def main() -> int:
+    """Scores what was given; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    tasks = ("captions", "clothing", "easy")
+    for task in tasks:
+        for suffix, what in (("", "photos"), ("-gray", "a plain gray picture")):
+            parser.add_argument(f"--{task}{suffix}", nargs=2, type=Path, metavar=("QUESTIONS", "ANSWERS"),
+                                help=f"{task}: the questions, and the answers about {what}")
+    args = parser.parse_args()
+    result: dict[str, dict] = {}
+    try:
+        for task in tasks:
+            for suffix in ("", "_gray"):
+                paths = getattr(args, task + suffix)
+                if not paths:
+                    continue
+                pairs = pair(*paths)
+                if task == "captions":
+                    result[task + suffix] = captions(pairs)
+                else:
+                    result[task + suffix] = accuracy(pairs, CLASSES if task == "clothing" else EASY)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        print(f"score: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except ImportError as error:
+        print(f"score: captions need the package pycocoevalcap ({error})", file=sys.stderr)
+        return 2
+    if not result:
+        parser.error("nothing to score")
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
