@@ -96,6 +96,29 @@ TEST(Resample, FrameAndWindowChangeNoPixel) {
   }
 }
 
+TEST(WeighRows, EqualsTheFormulaAtEveryWidth) {
+  Rng rng(3);
+  for (std::size_t lanes = 0; lanes < 140; ++lanes) {
+    const auto count = static_cast<std::int32_t>(rng.below(6));
+    std::vector<std::uint8_t> rows(static_cast<std::size_t>(count) * (lanes + 5) + lanes), frame(lanes),
+        out(lanes);
+    for (std::uint8_t& byte : rows) byte = static_cast<std::uint8_t>(rng.below(256));
+    for (std::uint8_t& byte : frame) byte = static_cast<std::uint8_t>(rng.below(256));
+    std::vector<std::int32_t> weights(static_cast<std::size_t>(count));
+    const auto weight = [&] { return static_cast<std::int32_t>(rng.below(1 << 21)) - (1 << 20); };
+    for (std::int32_t& w : weights) w = weight();
+    const std::int32_t frame_weight = rng.below(2) == 0 ? 0 : weight();
+    weigh_rows(rows.data(), lanes + 5, weights.data(), count, frame.data(), frame_weight, out.data(),
+               lanes);
+    for (std::size_t i = 0; i < lanes; ++i) {
+      std::int64_t sum = (std::int64_t{1} << 21) + std::int64_t{frame_weight} * frame[i];
+      for (std::size_t k = 0; k < weights.size(); ++k)
+        sum += std::int64_t{weights[k]} * rows[k * (lanes + 5) + i];
+      ASSERT_EQ(int{out[i]}, std::clamp<std::int64_t>(sum >> 22, 0, 255)) << lanes << " lanes, lane " << i;
+    }
+  }
+}
+
 TEST(Resample, KeepsFlatColourFlatAtEveryScale) {
   for (const ResampleFilter filter :
        {ResampleFilter::kLanczos, ResampleFilter::kBicubic, ResampleFilter::kHamming}) {
