@@ -1,0 +1,82 @@
+// Layouts and decoder variants golden/ lacks (tools/reference/make_model_extra.py), and DINOv2.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "checkpoint/checkpoint.h"
+#include "model_golden.h"
+#include "support/golden.h"
+
+namespace llava::test {
+namespace {
+
+struct Case {
+  const char* name;
+  const char* file = "";                   ///< inside the folder, for GGUF
+  const char* base = nullptr;              ///< --model-base inside the folder
+};
+
+class ExtraModel : public testing::TestWithParam<Case> {};
+
+TEST_P(ExtraModel, EqualsTransformers) {
+  LLAVA_GOLDEN_OR_SKIP(folder, std::string("models_extra/") + GetParam().name);
+  const Golden golden(folder / "reference.safetensors");
+  std::optional<std::filesystem::path> base;
+  if (GetParam().base != nullptr) base = folder / GetParam().base;
+  const auto path = *GetParam().file != '\0' ? folder / GetParam().file : folder;
+  const auto model = load_model(read_checkpoint(path, base), {});
+  expect_case_matches(*model, golden, "case");
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, ExtraModel,
+                         testing::Values(Case{"llava_qwen2_sharded"}, Case{"llava_mistral_newkeys"},
+                                         Case{"original_linear_bin"}, Case{"original_embedded_tower"},
+                                         Case{"lora_on_base", "", "base"}, Case{"projector_on_base", "", "base"},
+                                         Case{"qwen2_window"}, Case{"llama_biases_yarn"},
+                                         Case{"gguf_llama", "model.gguf"}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(ExtraModel, AnUnmergedAdapterIsTheSameFunctionWithTrainablePairs) {
+  LLAVA_GOLDEN_OR_SKIP(folder, "models_extra/lora_on_base");
+  LoadOptions options;
+  options.merge_adapters = false;
+  const auto model = load_model(read_checkpoint(folder, folder / "base"), options);
+  std::size_t pairs = 0;
+  for (const auto& p : model->parameters()) pairs += p.name.ends_with(".lora_A.weight");
+  EXPECT_EQ(pairs, 14U);
+  expect_case_matches(*model, Golden(folder / "reference.safetensors"), "case");
+}
+
+/// The families of the full reference set that golden/ leaves out; made by make_checkpoints.py and make_goldens.py.
+class FullSet : public testing::TestWithParam<const char*> {};
+
+TEST_P(FullSet, EqualsTransformers) {
+  const char* root = std::getenv("LLAVA_FULL_GOLDEN");
+  if (root == nullptr) GTEST_SKIP() << "LLAVA_FULL_GOLDEN names the folder with the full reference set";
+  const std::filesystem::path all = root;
+  const Golden golden(all / "models" / (std::string(GetParam()) + ".safetensors"));
+  const auto model = load_folder(all / "checkpoints" / GetParam());
+  for (const std::string key : {"short", "long", "text", "image_rgb_640x480.png", "image_rgb_336x336.png"})
+    if (golden.has(key + "/input_ids")) expect_case_matches(*model, golden, key);
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, FullSet,
+                         testing::Values("llama_sharded", "qwen2", "qwen2_tied", "llava15_sharded", "llava15_newkeys"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST(Dinov2, ResamplesItsPositionsAsTransformersDoes) {
+  LLAVA_GOLDEN_OR_SKIP(folder, "models_extra/dinov2_vision");
+  const Golden golden(folder / "reference.safetensors");
+  CheckpointInfo info = read_checkpoint(folder);
+  const at::NoGradGuard no_grad;
+  for (const std::int64_t side : {42, 56, 84}) {
+    const std::string key = "side" + std::to_string(side);
+    info.model.tower->input_size = side;
+    const LoadedTower loaded = load_tower(info, {});
+    const at::Tensor pixels = golden.at(key + "/pixel_values");
+    EXPECT_LE(max_abs_diff(at::cat(loaded.tower->hidden_states(pixels)), golden.at(key + "/hidden_states")), 5e-5) << key;
+    EXPECT_LE(max_abs_diff(loaded.tower->selected(pixels), golden.at(key + "/last_hidden_state")), 5e-5) << key;
+  }
+}
+
+}  // namespace
+}  // namespace llava::test

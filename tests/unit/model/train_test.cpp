@@ -1,0 +1,170 @@
+// Loss, gradients and LoRA on toy models.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include "base/error.h"
+#include "model/ops.h"
+#include "model_golden.h"
+#include "toy_model.h"
+
+namespace llava::test {
+namespace {
+
+MultimodalBatch training_batch() {
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{7});
+  const at::Tensor pixels = at::randn({1, 3, 28, 28}, generator);
+  const at::Tensor first = at::cat({at::full(4, 79, at::kLong), at::randint(0, 70, {9}, generator, at::kLong)});
+  MultimodalBatch batch = batch_of_rows({first, at::randint(0, 70, {6}, generator, at::kLong)}, pixels, 79);
+  batch.labels = batch.ids.clone();
+  batch.labels.slice(1, 0, 5).fill_(-100);
+  batch.labels[1].slice(0, 6).fill_(-100);
+  return batch;
+}
+
+std::map<std::string, at::Tensor> gradients(LlavaModel& model, const at::Tensor& loss) {
+  std::map<std::string, at::Tensor> found;
+  for (auto& p : model.parameters()) p.tensor.mutable_grad() = at::Tensor();
+  loss.backward();
+  for (auto& p : model.parameters())
+    if (p.tensor.grad().defined()) found[p.name] = p.tensor.grad().clone();
+  return found;
+}
+
+void require_all_grads(LlavaModel& model) {
+  for (auto& p : model.parameters()) p.tensor.requires_grad_(true);
+}
+
+TEST(Loss, EqualsCrossEntropyOverFullLogitsWithItsGradients) {
+  for (const bool tied : {false, true}) {
+    ModelConfig config = toy_config();
+    config.decoder.tie_word_embeddings = tied;
+    const auto model = toy_model(config);
+    require_all_grads(*model);
+    const MultimodalBatch batch = training_batch();
+    const auto loss = model->loss(batch);
+    EXPECT_EQ(loss.tokens, 8 + 1);
+    const auto found = gradients(*model, loss.sum);
+    const at::Tensor logits = model->logits(model->decode(model->embed(batch), batch));
+    const at::Tensor expected = at::cross_entropy_loss(logits.slice(1, 0, -1).flatten(0, 1),
+                                                       batch.labels.slice(1, 1).flatten(), {}, at::Reduction::Sum, -100);
+    EXPECT_NEAR(loss.sum.item<double>(), expected.item<double>(), 1e-4);
+    for (const auto& [name, gradient] : gradients(*model, expected)) {
+      ASSERT_TRUE(found.contains(name)) << name;
+      EXPECT_LE(max_abs_diff(found.at(name), gradient), 1e-5 * (1 + gradient.abs().max().item<double>())) << name;
+    }
+  }
+}
+
+TEST(Loss, WithoutSupervisedTokensIsZeroAndStillDifferentiable) {
+  const auto model = toy_model(toy_config());
+  require_all_grads(*model);
+  MultimodalBatch batch = training_batch();
+  batch.labels.fill_(-100);
+  const auto loss = model->loss(batch);
+  EXPECT_EQ(loss.tokens, 0);
+  EXPECT_EQ(loss.sum.item<double>(), 0.0);
+  EXPECT_NO_THROW(loss.sum.backward());
+}
+
+TEST(Loss, FromCachedFeaturesEqualsLossFromPixels) {
+  const auto model = toy_model(toy_config());
+  MultimodalBatch batch = training_batch();
+  const auto from_pixels = model->loss(batch);
+  batch.features = model->encode_vision(batch.pixels);
+  batch.pixels = {};
+  EXPECT_EQ(model->loss(batch).sum.item<float>(), from_pixels.sum.item<float>());
+}
+
+TEST(LinearCrossEntropy, DoesNotDependOnTheChunk) {
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{5});
+  const at::Tensor head = at::randn({50, 16}, generator).requires_grad_(true);
+  const at::Tensor targets = at::randint(0, 50, {33}, generator, at::kLong);
+  const at::Tensor hidden = at::randn({33, 16}, generator).requires_grad_(true);
+  const at::Tensor expected = at::cross_entropy_loss(at::linear(hidden, head), targets, {}, at::Reduction::Sum);
+  const auto wanted = torch::autograd::grad({expected}, {hidden, head});
+  for (const std::int64_t chunk : {1, 7, 33, 100}) {
+    const at::Tensor sum = linear_cross_entropy(hidden, head, targets, chunk);
+    const auto found = torch::autograd::grad({sum * 0.5}, {hidden, head});
+    EXPECT_NEAR(sum.item<double>(), expected.item<double>(), 1e-4);
+    EXPECT_LE(max_abs_diff(found[0] * 2, wanted[0]), 1e-5);
+    EXPECT_LE(max_abs_diff(found[1] * 2, wanted[1]), 1e-5);
+  }
+}
+
+TEST(LayerRunner, RecomputingBlocksGivesTheSameGradients) {
+  const auto model = toy_model(toy_config());
+  require_all_grads(*model);
+  const MultimodalBatch batch = training_batch();
+  const auto expected = gradients(*model, model->loss(batch).sum);
+  int calls = 0;
+  model->set_layer_runner([&](int layer, const auto& block, const at::Tensor& x) {
+    EXPECT_EQ(layer, calls++ % 3);
+    return block(x);
+  });
+  const auto found = gradients(*model, model->loss(batch).sum);
+  EXPECT_EQ(calls, 3);
+  for (const auto& [name, gradient] : expected) EXPECT_TRUE(at::equal(found.at(name), gradient)) << name;
+}
+
+TEST(Lora, StartsAsTheBaseModelAndMergesIntoTheSameFunction) {
+  const auto model = toy_model(toy_config());
+  const MultimodalBatch batch = training_batch();
+  const at::Tensor before = full_logits(*model, batch);
+  const std::size_t plain = model->parameters().size();
+  LoraConfig lora;
+  lora.r = 4, lora.lora_alpha = 6, lora.target = "language_model.*(q|v)_proj$|vision_tower.*fc1$";
+  const auto names = model->add_lora(lora);
+  EXPECT_EQ(names.size(), 3U * 2 + 2);
+  EXPECT_EQ(model->parameters().size(), plain + 2 * names.size());
+  EXPECT_TRUE(at::equal(full_logits(*model, batch), before));
+  const at::NoGradGuard no_grad;
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{3});
+  for (auto& p : model->parameters())
+    if (p.name.ends_with(".lora_B.weight")) p.tensor.normal_(0, 0.2, generator);
+  const at::Tensor adapted = full_logits(*model, batch);
+  EXPECT_GT(max_abs_diff(adapted, before), 1e-2);
+  model->merge_lora();
+  EXPECT_EQ(model->parameters().size(), plain);
+  EXPECT_LE(max_abs_diff(full_logits(*model, batch), adapted), 2e-5);
+}
+
+TEST(Lora, DrawsAAsPeftDoesAndDependsOnItsSeedOnly) {
+  LoraConfig lora;
+  lora.r = 8, lora.target = "q_proj", lora.seed = 11;
+  const auto one = toy_model(toy_config(), 1), two = toy_model(toy_config(), 2);
+  one->add_lora(lora), two->add_lora(lora);
+  const auto a = one->parameters(), b = two->parameters();
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i].name.ends_with("lora_A.weight")) {
+      EXPECT_TRUE(at::equal(a[i].tensor, b[i].tensor)) << a[i].name;
+      const double bound = 1.0 / std::sqrt(static_cast<double>(a[i].tensor.size(1)));
+      EXPECT_LE(a[i].tensor.abs().max().item<double>(), bound);
+      EXPECT_NEAR(a[i].tensor.std().item<double>(), bound / std::sqrt(3.0), 0.1 * bound);
+    }
+    if (a[i].name.ends_with("lora_B.weight")) EXPECT_EQ(a[i].tensor.abs().max().item<double>(), 0.0);
+  }
+}
+
+TEST(Lora, RefusesBadTargetsAndRanks) {
+  const auto model = toy_model(toy_config());
+  LoraConfig lora;
+  lora.target = "no_such_module";
+  EXPECT_THROW(model->add_lora(lora), Error);
+  lora.target = "(";
+  EXPECT_THROW(model->add_lora(lora), Error);
+  lora.target = "q_proj", lora.r = 0;
+  EXPECT_THROW(model->add_lora(lora), Error);
+}
+
+TEST(Parameters, ChangedInPlaceChangeTheModel) {
+  const auto model = toy_model(toy_config());
+  const MultimodalBatch batch = training_batch();
+  const at::Tensor before = full_logits(*model, batch);
+  const at::NoGradGuard no_grad;
+  for (auto& p : model->parameters())
+    if (p.name == "mm_projector.2.weight") make_writable(p.tensor), p.tensor.mul_(2);
+  EXPECT_GT(max_abs_diff(full_logits(*model, batch), before), 1e-3);
+}
+
+}  // namespace
+}  // namespace llava::test
