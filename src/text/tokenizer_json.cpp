@@ -31,7 +31,7 @@ std::vector<std::int64_t> template_ids(const Json& processor, const Json& item, 
   if (it == tokens.end()) fail(ErrorKind::kFormat, "{}: special token \"{}\" is not defined", what, name);
   std::vector<std::int64_t> ids;
   for (const Json& id : json_get<Json>(*it, "ids", what)) {
-    if (!id.is_number_unsigned() || id.get<std::uint64_t>() > std::uint64_t{kMaxTokenId})
+    if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() > kMaxTokenId)
       fail(ErrorKind::kFormat, "{}: the id of \"{}\" must be of 0..{}", what, name, kMaxTokenId);
     ids.push_back(id.get<std::int64_t>());
   }

@@ -153,7 +153,7 @@ void SlowLlama::read_added_tokens(const Json& added_json) {
   std::vector<AddedToken> tokens = config_.added_tokens;
   if (!config_.has_added_tokens_decoder && added_json.is_object()) {
     for (const auto& [content, id] : added_json.items()) {
-      if (!id.is_number_unsigned())
+      if (!id.is_number_integer())
         fail(ErrorKind::kFormat, "added_tokens.json: the id of \"{}\" must be a number", content);
       const bool special = special_.contains(content);
       tokens.push_back(
