@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <fmt/ranges.h>
 
 #include <ATen/ATen.h>
 
