@@ -14,7 +14,7 @@ std::string key(const std::string& name, std::uint32_t type, const std::string& 
   return text(name) + le(type) + value;
 }
 std::string header(std::uint64_t tensors, std::uint64_t keys, std::uint32_t version = 3) {
-  return "GGUF" + le(version) + le(tensors) + le(keys);
+  return std::string("GGUF") + le(version) + le(tensors) + le(keys);
 }
 std::string tensor(const std::string& name, const std::vector<std::uint64_t>& ne, std::uint32_t type,
                    std::uint64_t offset) {

@@ -172,7 +172,7 @@ TEST(TorchPickle, RefusesMalformedPickles) {
   expect_refused(fmt::format("\x8d{}", le(~std::uint64_t{0})), {"truncated"});
   expect_refused("cno newline", {"does not end"});
   expect_refused(global("torch", "float16") + ")R.", {"only a value"});
-  expect_refused(dict("N" + tensor(6, 0, integer(6), integer(1))), {"not a text"});
+  expect_refused(dict(std::string("N") + tensor(6, 0, integer(6), integer(1))), {"not a text"});
   expect_refused(dict(text("\xFF") + tensor(6, 0, integer(6), integer(1))), {"not a text"});
   const std::string w = text("w") + tensor(6, 0, integer(6), integer(1));
   expect_refused(dict(w + w), {"\"w\"", "twice"});
@@ -182,6 +182,7 @@ TEST(TorchPickle, BoundsMemoryAndTime) {
   expect_refused(std::string(1'100'000, '('), {"stack grows too large"});
   expect_refused(std::string("N") + std::string(1'100'000, '2'), {"stack grows too large"});
   expect_refused(std::string(1'100'000, ']'), {"too"});
+  expect_refused(std::string("N") + std::string(1'100'000, '\x94'), {"memo grows too large"});
   // A tuple of a thousand references to the tuple before it, again and again: linear for us, 1000^n if it
   // were expanded.
   std::string doubling("]q\0", 3);
