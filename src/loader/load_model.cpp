@@ -9,14 +9,9 @@
 namespace llava {
 namespace {
 
-std::vector<WeightSpec> tower_specs(const ModelConfig& config) {
+std::vector<WeightSpec> tower_specs_of(const ModelConfig& config) {
   if (!config.tower) fail(ErrorKind::kInput, "the checkpoint has no vision tower");
-  ModelConfig alone = config;
-  alone.connector = {};
-  std::vector<WeightSpec> specs;
-  for (WeightSpec& spec : weight_specs(alone))
-    if (spec.name.starts_with("vision_tower.")) specs.push_back(std::move(spec));
-  return specs;
+  return tower_specs(*config.tower);
 }
 
 /// Finds every missing and misshaped tensor before any is converted.
@@ -75,8 +70,8 @@ std::unique_ptr<LlavaModel> load_model(const CheckpointInfo& checkpoint, const L
 
 LoadedTower load_tower(const CheckpointInfo& checkpoint, const LoadOptions& options) {
   return load_guarded(checkpoint, [&] {
-    OpenedWeights weights = open_weights(checkpoint, &tower_specs);
-    const std::vector<WeightSpec> specs = tower_specs(weights.config);
+    OpenedWeights weights = open_weights(checkpoint, &tower_specs_of);
+    const std::vector<WeightSpec> specs = tower_specs_of(weights.config);
     for (const auto& [name, entry] : weights.store.entries())
       if (!name.starts_with("vision_tower.")) weights.store.mark_taken(name);  // the rest of a whole model
     check_fit(weights, specs, options);
@@ -91,7 +86,7 @@ LoadedTower load_tower(const CheckpointInfo& checkpoint, const LoadOptions& opti
 }
 
 WeightReport report_weights(const CheckpointInfo& checkpoint) {
-  const SpecsOf specs_of = checkpoint.layout == Layout::kHfVision ? &tower_specs : &weight_specs;
+  const SpecsOf specs_of = checkpoint.layout == Layout::kHfVision ? &tower_specs_of : &weight_specs;
   OpenedWeights weights = open_weights(checkpoint, specs_of);
   WeightReport report;
   for (const auto& [canonical, entry] : weights.store.entries())

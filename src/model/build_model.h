@@ -21,6 +21,9 @@ struct WeightSpec {
 /// among them. Error as ModelConfig::validate.
 std::vector<WeightSpec> weight_specs(const ModelConfig& config);
 
+/// The tower's part of weight_specs, for a tower alone.
+std::vector<WeightSpec> tower_specs(const TowerConfig& config);
+
 /// Builds the model; every weight is read once. The reader's tensors are used as they are (no copy).
 std::unique_ptr<LlavaModel> build_model(const ModelConfig& config, WeightReader& reader, c10::ScalarType dtype,
                                         c10::Device device);

@@ -232,6 +232,13 @@ std::vector<WeightSpec> weight_specs(const ModelConfig& config) {
   return std::move(collector.specs);
 }
 
+std::vector<WeightSpec> tower_specs(const TowerConfig& config) {
+  WeightCollector collector;
+  Builder builder(collector);
+  const auto tower = make_tower(config, builder, "vision_tower.");
+  return std::move(collector.specs);
+}
+
 std::unique_ptr<LlavaModel> build_model(const ModelConfig& config, WeightReader& reader, c10::ScalarType dtype,
                                         c10::Device device) {
   config.validate();

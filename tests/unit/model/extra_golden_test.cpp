@@ -33,7 +33,7 @@ INSTANTIATE_TEST_SUITE_P(Layouts, ExtraModel,
                                          Case{"lora_on_base", "", "base"}, Case{"projector_on_base", "", "base"},
                                          Case{"qwen2_window"}, Case{"llama_biases_yarn"},
                                          Case{"gguf_llama", "model.gguf"}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& test) { return std::string(test.param.name); });
 
 TEST(ExtraModel, AnUnmergedAdapterIsTheSameFunctionWithTrainablePairs) {
   LLAVA_GOLDEN_OR_SKIP(folder, "models_extra/lora_on_base");
@@ -61,7 +61,7 @@ TEST_P(FullSet, EqualsTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(Families, FullSet,
                          testing::Values("llama_sharded", "qwen2", "qwen2_tied", "llava15_sharded", "llava15_newkeys"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& test) { return std::string(test.param); });
 
 TEST(Dinov2, ResamplesItsPositionsAsTransformersDoes) {
   LLAVA_GOLDEN_OR_SKIP(folder, "models_extra/dinov2_vision");

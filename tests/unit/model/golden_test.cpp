@@ -45,7 +45,7 @@ TEST_P(TextModel, HasItsGradients) {
 INSTANTIATE_TEST_SUITE_P(Golden, TextModel,
                          testing::Values("llama", "llama3", "mistral", "llama_rope_linear", "llama_rope_dynamic",
                                          "llama_rope_yarn", "llama_rope_llama3"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& test) { return std::string(test.param); });
 
 class Llava : public testing::TestWithParam<const char*> {};
 
@@ -60,7 +60,7 @@ TEST_P(Llava, EqualsTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, Llava, testing::Values("llava15", "llava_siglip", "llava15_orig"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& test) { return std::string(test.param); });
 
 class LlavaTraining : public testing::TestWithParam<const char*> {};
 
@@ -78,7 +78,7 @@ TEST_P(LlavaTraining, HasTransformersGradients) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, LlavaTraining, testing::Values("llava15", "llava_siglip"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& test) { return std::string(test.param); });
 
 class Vision : public testing::TestWithParam<const char*> {};
 
@@ -98,7 +98,7 @@ TEST_P(Vision, HiddenStatesEqualTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, Vision, testing::Values("clip_vision", "siglip_vision"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& test) { return std::string(test.param); });
 
 TEST(LlavaBatch, RowsOfUnequalLengthEqualTransformersLeftPadding) {
   LLAVA_GOLDEN_OR_SKIP(folder, "checkpoints/llava15");

@@ -120,8 +120,9 @@ void expect_case_matches(LlavaModel& model, const Golden& golden, const std::str
     EXPECT_LE(max_abs_diff(trace.projected, golden.at(name("projected"))), 5e-5);
     EXPECT_LE(max_abs_diff(trace.inputs_embeds, golden.at(name("inputs_embeds"))), 5e-5);
   }
-  if (golden.has(name("image_features")))
+  if (golden.has(name("image_features"))) {
     EXPECT_LE(max_abs_diff(trace.projected, golden.at(name("image_features"))), 5e-5);
+  }
   EXPECT_LE(max_abs_diff(trace.final_hidden, golden.at(name("final_hidden"))), 5e-5) << key;
   const at::Tensor picked = logits[0].index_select(0, golden.at(name("logits_pos")));
   const double difference = max_abs_diff(picked, golden.at(name("logits")));

@@ -71,7 +71,7 @@ TEST(Loss, FromCachedFeaturesEqualsLossFromPixels) {
   MultimodalBatch batch = training_batch();
   const auto from_pixels = model->loss(batch);
   batch.features = model->encode_vision(batch.pixels);
-  batch.pixels = {};
+  batch.pixels = at::Tensor();
   EXPECT_EQ(model->loss(batch).sum.item<float>(), from_pixels.sum.item<float>());
 }
 
@@ -141,7 +141,9 @@ TEST(Lora, DrawsAAsPeftDoesAndDependsOnItsSeedOnly) {
       EXPECT_LE(a[i].tensor.abs().max().item<double>(), bound);
       EXPECT_NEAR(a[i].tensor.std().item<double>(), bound / std::sqrt(3.0), 0.1 * bound);
     }
-    if (a[i].name.ends_with("lora_B.weight")) EXPECT_EQ(a[i].tensor.abs().max().item<double>(), 0.0);
+    if (a[i].name.ends_with("lora_B.weight")) {
+      EXPECT_EQ(a[i].tensor.abs().max().item<double>(), 0.0);
+    }
   }
 }
 
