@@ -172,47 +172,58 @@ TEST(BuildPrompt, RoleTokensAreTrainedAsUpstreamOnRequest) {
             "<|im_start|>\n<|im_end|>\n<|im_start|>\n<|im_end|>\n<|im_start|>assistant\nA b<|im_end|>\n");
 }
 
+/// What the tokens of one branch see: the prefix, their group's node and themselves.
+Prompt branch_of(const Prompt& p, std::int32_t own) {
+  const std::int32_t node = own / kBranchGroup * kBranchGroup;
+  Prompt seen;
+  for (std::size_t i = 0; i < p.ids.size(); ++i) {
+    if (p.branch[i] != 0 && p.branch[i] != node && p.branch[i] != own) continue;
+    seen.ids.push_back(p.ids[i]);
+    seen.labels.push_back(p.labels[i]);
+    seen.positions.push_back(p.positions[i]);
+  }
+  return seen;
+}
+
 TEST(IndependentTurns, AreSingleTurnPromptsOverASharedPrefix) {
   for (const char* name : {"llava15", "llava_onevision"}) {
     LLAVA_TOKENIZER_OR_SKIP(tokenizer, name);
     const auto image = *tokenizer.token_to_id("<image>");
-    for (const char* format_name : {"v1", "qwen_2"}) {
+    for (const char* format_name : {"v1", "qwen_2", "llava_v0"}) {
       const auto format = find_chat_format(format_name);
-      const PromptOptions options{.mode = PromptMode::kTrain, .independent_turns = true};
       Conversation c = two_turns();
-      c.messages.push_back(message("user", "What is this?"));
-      c.messages.push_back(message("assistant", "Round."));
-      const Prompt p = build_prompt(c, plans({4}), *format, tokenizer, model_with(image), options);
+      for (const char* more : {"Round.", "A watch."}) {
+        c.messages.push_back(message("user", "What is that?"));
+        c.messages.push_back(message("assistant", more));
+      }
+      const std::int32_t branches[] = {branch_id(1, 1), branch_id(2, 1), branch_id(3, 1), branch_id(3, 2)};
+      const Prompt p = build_prompt(c, plans({4}), *format, tokenizer, model_with(image),
+                                    {.mode = PromptMode::kTrain, .independent_turns = true});
       ASSERT_EQ(p.branch.size(), p.ids.size());
       ASSERT_EQ(p.labels.size(), p.ids.size());
       ASSERT_EQ(p.media_spans.size(), 1U);
-      for (std::size_t turn = 0; turn < 3; ++turn) {
+      for (std::size_t turn = 0; turn < 4; ++turn) {
         const Conversation single{
             {message("user", c.messages[2 * turn].text(), 1), c.messages[2 * turn + 1]}};
         const Prompt alone = build_prompt(single, plans({4}), *format, tokenizer, model_with(image),
                                           {.mode = PromptMode::kTrain});
-        Prompt seen;
-        bool first = true;
-        for (std::size_t i = 0; i < p.ids.size(); ++i) {
-          if (p.branch[i] != 0 && p.branch[i] != static_cast<std::int32_t>(turn + 1)) continue;
-          if (p.branch[i] != 0 && std::exchange(first, false))
-            EXPECT_EQ(p.labels[i], kIgnoreIndex);  // its predecessor is another branch's
-          seen.ids.push_back(p.ids[i]);
-          seen.labels.push_back(p.labels[i]);
-          seen.positions.push_back(p.positions[i]);
-        }
+        const Prompt seen = branch_of(p, branches[turn]);
         EXPECT_EQ(seen.ids, alone.ids);
         EXPECT_EQ(seen.labels, alone.labels);
         EXPECT_EQ(seen.positions, alone.positions);
       }
+      // A branch's first token follows another branch's last one: it must not be learnt from it.
+      for (std::size_t i = 1; i < p.ids.size(); ++i)
+        EXPECT_TRUE(p.branch[i] == p.branch[i - 1] || p.labels[i] == kIgnoreIndex);
       const auto prefix = static_cast<std::size_t>(std::count(p.branch.begin(), p.branch.end(), 0));
       EXPECT_GE(prefix, p.media_spans[0].begin + p.media_spans[0].len);
+      EXPECT_GT(std::count(p.branch.begin(), p.branch.end(), branch_id(3, 0)), 0);
       EXPECT_TRUE(std::is_sorted(p.branch.begin(), p.branch.end()));
     }
   }
 }
 
-TEST(IndependentTurns, SameQuestionsAreShared) {
+TEST(IndependentTurns, OneQuestionForAllIsInThePrefix) {
   LLAVA_TOKENIZER_OR_SKIP(tokenizer, "llava15");
   Conversation c;
   for (const char* caption : {"A dog.", "A brown dog runs.", "Dog on grass."}) {
@@ -224,7 +235,7 @@ TEST(IndependentTurns, SameQuestionsAreShared) {
                                 {.mode = PromptMode::kTrain, .independent_turns = true});
   std::vector<std::int64_t> branch_ids;
   for (std::size_t i = 0; i < p.ids.size(); ++i)
-    if (p.branch[i] == 1) branch_ids.push_back(p.ids[i]);
+    if (p.branch[i] == branch_id(1, 1)) branch_ids.push_back(p.ids[i]);
   EXPECT_EQ(tokenizer.decode(branch_ids), ": A dog.</s>");
 }
 
