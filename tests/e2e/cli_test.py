@@ -139,12 +139,12 @@ class InspectTextTest(CliTest):
                 strings = data["strings"]
                 texts = "".join(json.dumps(s["text"]) + "\n" for s in strings)
                 plain = self.ok("inspect", "tokens", "--model", model, stdin=texts)
-                self.assertEqual([json.loads(line) for line in plain.splitlines()], [s["ids"] for s in strings])
+                self.assertEqual([json.loads(line) for line in plain.rstrip("\n").split("\n")], [s["ids"] for s in strings])
                 special = self.ok("inspect", "tokens", "--model", model, "--special", stdin=texts)
-                self.assertEqual([json.loads(line) for line in special.splitlines()], [s["ids_special"] for s in strings])
+                self.assertEqual([json.loads(line) for line in special.rstrip("\n").split("\n")], [s["ids_special"] for s in strings])
                 ids = "".join(json.dumps(s["ids"]) + "\n" for s in strings)
                 decoded = self.ok("inspect", "tokens", "--model", model, "--decode", stdin=ids)
-                self.assertEqual([json.loads(line) for line in decoded.splitlines()], [s["decode"] for s in strings])
+                self.assertEqual([json.loads(line) for line in decoded.rstrip("\n").split("\n")], [s["decode"] for s in strings])
 
     def test_tokens_refuse_bad_lines_by_number(self) -> None:
         model = golden("checkpoints/llava15")
@@ -256,9 +256,15 @@ class InspectModelTest(CliTest):
     def test_forward_of_a_tower_alone(self) -> None:
         for name in ("clip_vision", "siglip_vision"):
             expected = load_safetensors(golden(f"models/{name}.safetensors"))
-            case = next(key for key in expected if key.endswith("hidden_states"))[: -len("hidden_states")]
-            image = json.loads(golden(f"models/{name}.json").read_text())
-            self.assertTrue(image, case)
+            for image in json.loads(golden(f"models/{name}.json").read_text()):
+                with self.subTest(f"{name} {image}"):
+                    out = self.folder / "tower.safetensors"
+                    self.ok("inspect", "forward", "--model", golden("checkpoints/" + name), "--image", golden("images/" + image),
+                            "--out", out)
+                    tensors = load_safetensors(out)
+                    self.assertEqual(tensors["hidden_states"][0], expected[image + "/hidden_states"][0])
+                    self.close(tensors["pixel_values"][1], expected[image + "/pixel_values"][1], PIXELS, "pixel_values")
+                    self.close(tensors["hidden_states"][1], expected[image + "/hidden_states"][1], FEATURES, "hidden_states")
 
     def test_weights_are_complete(self) -> None:
         for name in ("llava15", "llava_siglip", "llava15_orig", "llama", "llama3", "mistral"):
@@ -302,7 +308,7 @@ class ChatTest(CliTest):
     def test_lines_of_a_pipe_are_a_conversation(self) -> None:
         lines = f"/image {self.image}\nWhat is this?\nAnd now?\n/clear\nHello\n/exit\nnever asked\n"
         text = self.ok("chat", *self.options, "--max-new-tokens", 4, "--json", stdin=lines)
-        answers = [json.loads(line) for line in text.splitlines()]
+        answers = [json.loads(line) for line in text.rstrip("\n").split("\n")]
         self.assertEqual([a["stats"]["image_tokens"] for a in answers], [64, 64, 0])
         self.assertGreater(answers[1]["stats"]["reused_tokens"], 64)
 
@@ -321,7 +327,7 @@ class ChatTest(CliTest):
         stdin = "\n".join(map(json.dumps, lines)) + "\nnot json\n"
         result = run("chat", *self.options, "--max-new-tokens", 4, "--jsonl", "--stats", stdin=stdin)
         self.assertEqual(result.returncode, 1, result.stderr)
-        answers = [json.loads(line) for line in result.stdout.splitlines()]
+        answers = [json.loads(line) for line in result.stdout.rstrip("\n").split("\n")]
         self.assertEqual([a["id"] for a in answers], [1, "b", 3, 4, None])
         self.assertEqual(["answer" in a for a in answers], [True, True, False, True, False])
         self.assertIn("gone.png", answers[2]["error"])

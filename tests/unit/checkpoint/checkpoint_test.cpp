@@ -215,7 +215,7 @@ INSTANTIATE_TEST_SUITE_P(
         Unsupported{"experts", {{"num_local_experts", 8}}, "num_local_experts"},
         Unsupported{"rotary", {{"partial_rotary_factor", 0.5}}, "partial_rotary_factor"},
         Unsupported{"dtype", {{"dtype", "float8_e4m3fn"}}, "float8_e4m3fn"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& entry) { return entry.param.name; });
 
 TEST_P(UnsupportedText, IsNamed) {
   Json config = test::text_config();
@@ -235,7 +235,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Unsupported{"fraction", {{"hidden_size", 64.5}}, "hidden_size"},
                     Unsupported{"groups", {{"num_key_value_heads", 3}}, "num_key_value_heads"},
                     Unsupported{"rope", {{"rope_scaling", {{"type", "linear"}}}}, "factor"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& entry) { return entry.param.name; });
 
 TEST_P(HostileText, IsRefusedWithTheKey) {
   Json config = test::text_config();

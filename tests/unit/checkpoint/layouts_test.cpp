@@ -231,7 +231,7 @@ fs::path write_nano(const Json& change) {
 }
 
 TEST(NanoLayout, JoinsItsParts) {
-  const fs::path folder = write_nano({});
+  const fs::path folder = write_nano(Json::object());
   const CheckpointInfo fresh = read_checkpoint(folder);
   EXPECT_EQ(fresh.layout, Layout::kNano);
   EXPECT_EQ(fresh.weights.size(), 2u);  // no connector yet: it is trained from scratch

@@ -47,7 +47,7 @@ std::vector<std::int64_t> answer_ids(LlavaModel& model, const Prompt& prompt, Co
 
 class GreedyGolden : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Models, GreedyGolden, testing::Values("llava15", "llava_siglip", "llava15_orig"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& entry) { return std::string(entry.param); });
 
 TEST_P(GreedyGolden, TokensEqualHuggingFace) {
   LLAVA_MODEL_OR_SKIP(golden, GetParam());
