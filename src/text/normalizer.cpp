@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "text/json_parts.h"
 
 namespace llava {
 namespace {
@@ -66,8 +67,7 @@ Normalizer Normalizer::from_json(const Json& normalizer) {
 void Normalizer::add_steps(const Json& normalizer) {
   const auto type = json_get<std::string>(normalizer, "type", "normalizer");
   if (type == "Sequence") {
-    for (const Json& part : json_get<Json>(normalizer, "normalizers", "normalizer Sequence"))
-      add_steps(part);
+    for (const Json& part : json_array(normalizer, "normalizers", "normalizer Sequence")) add_steps(part);
     return;
   }
   Step step;

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "text/byte_level.h"
+#include "text/json_parts.h"
 #include "text/normalizer.h"
 #include "text/unicode.h"
 
@@ -227,7 +228,7 @@ void PreTokenizer::add_steps(const Json& json) {
   const auto type = json_get<std::string>(json, "type", "pre_tokenizer");
   const std::string what = fmt::format("pre_tokenizer {}", type);
   if (type == "Sequence") {
-    for (const Json& part : json_get<Json>(json, "pretokenizers", what)) add_steps(part);
+    for (const Json& part : json_array(json, "pretokenizers", what)) add_steps(part);
   } else if (type == "Split") {
     add_split(scanner_from_json(json), behavior_from_json(json),
               json_get_or<bool>(json, "invert", false, what));

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "text/decode_stages.h"
+#include "text/json_parts.h"
 #include "text/normalizer.h"
 #include "text/unicode.h"
 
@@ -55,7 +56,7 @@ void TokenDecoder::add_steps(const Json& json) {
   const auto type = json_get<std::string>(json, "type", "decoder");
   const std::string what = fmt::format("decoder {}", type);
   if (type == "Sequence") {
-    for (const Json& part : json_get<Json>(json, "decoders", what)) add_steps(part);
+    for (const Json& part : json_array(json, "decoders", what)) add_steps(part);
     return;
   }
   Step step{.kind = Step::Kind::kFuse, .pattern = {}, .content = {}};

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
+#include "text/json_parts.h"
 #include "text/normalizer.h"
 #include "text/pre_tokenizer.h"
 #include "text/token_decoder.h"
@@ -26,11 +27,11 @@ constexpr std::size_t kMaxTemplateIds = 64;
 /// The ids of a TemplateProcessing's special token.
 std::vector<std::int64_t> template_ids(const Json& processor, const Json& item, std::string_view what) {
   const auto name = json_get<std::string>(item, "id", what);
-  const Json tokens = json_get<Json>(processor, "special_tokens", what);
+  const Json& tokens = json_object(processor, "special_tokens", what);
   const auto it = tokens.find(name);
   if (it == tokens.end()) fail(ErrorKind::kFormat, "{}: special token \"{}\" is not defined", what, name);
   std::vector<std::int64_t> ids;
-  for (const Json& id : json_get<Json>(*it, "ids", what)) {
+  for (const Json& id : json_array(*it, "ids", what)) {
     if (!id.is_number_integer() || id.get<std::int64_t>() < 0 || id.get<std::int64_t>() > kMaxTokenId)
       fail(ErrorKind::kFormat, "{}: the id of \"{}\" must be of 0..{}", what, name, kMaxTokenId);
     ids.push_back(id.get<std::int64_t>());
@@ -41,7 +42,7 @@ std::vector<std::int64_t> template_ids(const Json& processor, const Json& item, 
 void add_template(const Json& processor, PostProcessor& out) {
   constexpr std::string_view kWhat = "post_processor TemplateProcessing";
   bool after_text = false;
-  for (const Json& item : json_get<Json>(processor, "single", kWhat)) {
+  for (const Json& item : json_array(processor, "single", kWhat)) {
     if (item.is_object() && item.contains("Sequence")) {
       if (std::exchange(after_text, true))
         fail(ErrorKind::kUnsupported, "{}: the text stands twice", kWhat);
@@ -64,7 +65,7 @@ void add_post_processor(const Json& processor, PostProcessor& out) {
   if (processor.is_null()) return;
   const auto type = json_get<std::string>(processor, "type", "post_processor");
   if (type == "Sequence") {
-    for (const Json& part : json_get<Json>(processor, "processors", "post_processor Sequence"))
+    for (const Json& part : json_array(processor, "processors", "post_processor Sequence"))
       add_post_processor(part, out);
   } else if (type == "TemplateProcessing") {
     PostProcessor outer;
