@@ -91,6 +91,9 @@ TrainConfig train_config_from_json(const OrderedJson& json) {
   require(!config.stages.empty(), "stages", "at least one stage is needed");
   for (std::size_t i = 0; i < config.stages.size(); ++i)
     check_stage(config.stages[i], "stages." + std::to_string(i));
+  for (const StageConfig& stage : config.stages)
+    require(stage.dtype == config.stages.front().dtype, "stages",
+            "all stages must have one dtype: the model stays loaded");
   return config;
 }
 

@@ -19,7 +19,7 @@ enum class TurnMode {
   kConversation,
   kIndependent
 };  ///< independent: every question sees the image only (branches)
-enum class FeatureCacheMode { kAuto, kOff };
+enum class FeatureCacheMode { kAuto, kBfloat16 /* half the file of float32 */, kOff };
 enum class Objective { kLm, kBagOfWords };
 enum class ScheduleKind { kCosine, kLinear, kConstant };
 /// model: as the checkpoint's family does it; segments: every segment of the template alone, then joined.
@@ -45,7 +45,8 @@ struct EnumTable<TurnMode> {
 template <>
 struct EnumTable<FeatureCacheMode> {
   static constexpr std::pair<const char*, FeatureCacheMode> names[] = {{"auto", FeatureCacheMode::kAuto},
-                                                                       {"off", FeatureCacheMode::kOff}};
+      {"bfloat16", FeatureCacheMode::kBfloat16},
+      {"off", FeatureCacheMode::kOff}};
 };
 template <>
 struct EnumTable<Objective> {

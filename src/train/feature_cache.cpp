@@ -85,8 +85,9 @@ struct FeatureFiles {
   std::ofstream data, index;
 };
 
-FeatureCache::FeatureCache(const fs::path& output, LlavaModel& model, const ImagePolicy& policy)
-    : policy_(policy), dtype_(model.dtype()) {
+FeatureCache::FeatureCache(const fs::path& output, LlavaModel& model, const ImagePolicy& policy,
+                           c10::ScalarType dtype)
+    : policy_(policy), dtype_(dtype) {
   const TowerConfig& tower = *model.config().tower;
   rows_ = tower.num_features();
   width_ = tower.hidden_size * static_cast<std::int64_t>(tower.select_layers.size());

@@ -25,7 +25,8 @@ struct FeatureFiles;
 /// image policy and dtype>/{features.bin,index.jsonl}.
 class FeatureCache {
  public:
-  FeatureCache(const std::filesystem::path& output, LlavaModel& model, const ImagePolicy& policy);
+  FeatureCache(const std::filesystem::path& output, LlavaModel& model, const ImagePolicy& policy,
+               c10::ScalarType dtype);
 
   struct FillOptions {
     std::int64_t threads = 2;

@@ -83,7 +83,10 @@ void Trainer::fill_cache(Stage& stage) {
         images.insert(images.end(), sample.value().images.begin(), sample.value().images.end());
     }
   if (images.empty()) return;
-  auto cache = std::make_unique<FeatureCache>(config_.output, *model_, stage.preparer.policy);
+  auto cache = std::make_unique<FeatureCache>(config_.output, *model_, stage.preparer.policy,
+                                              stage.config->feature_cache == FeatureCacheMode::kBfloat16
+                                                  ? c10::ScalarType::BFloat16
+                                                  : model_->dtype());
   if (!cache->fill(images, *model_, {config_.loader_threads, config_.feature_cache_bytes, options_.stop}))
     return;
   log_info("train", "vision features of {} images are cached", cache->size());

@@ -84,6 +84,8 @@ TEST(TrainConfig, RefusesValuesThatCannotWork) {
             std::string::npos);
   EXPECT_NE(error_of(replaced(kExample, "dtype: bfloat16", "dtype: int3")).find("stages.0.dtype"),
             std::string::npos);
+  const std::string second = "  - {data: [{path: a}], train: [x], dtype: float32}\n";
+  EXPECT_NE(error_of(kExample + second).find("one dtype"), std::string::npos);
   EXPECT_NE(error_of("model: a\noutput: b\nstages: []").find("stages"), std::string::npos);
 }
 

@@ -1,6 +1,7 @@
 #include <torch/torch.h>
 
 #include <fstream>
+#include <regex>
 
 #include "base/error.h"
 #include "support/golden.h"

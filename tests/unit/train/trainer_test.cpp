@@ -4,7 +4,6 @@
 
 #include "base/error.h"
 #include "base/files.h"
-#include "loader/load_model.h"
 #include "support/golden.h"
 #include "tiny_run.h"
 
@@ -94,37 +93,6 @@ TEST(Trainer, BagOfWordsTrainsTheConnectorAlone) {
   const RunResult run = test::run(config);
   EXPECT_LT(run.steps[10].loss, run.steps[0].loss);
   EXPECT_LT(run.steps[11].loss, run.steps[1].loss);
-}
-
-TEST(Trainer, FinalFolderIsTheTrainedModelInTheBasesLayout) {
-  LLAVA_GOLDEN_OR_SKIP(train, "train");
-  TrainConfig config = test::tiny_config(train.parent_path(), test::scratch_dir("final"));
-  config.stages[0].max_steps = 3;
-  const RunResult run = test::run(config);
-  const CheckpointInfo info = read_checkpoint(fs::path(config.output) / "final");
-  EXPECT_EQ(info.layout, Layout::kHfLlava);
-  EXPECT_NE(info.tokenizer, nullptr);
-  const auto model = load_model(info, {});
-  for (const NamedParameter& p : model->parameters())
-    EXPECT_TRUE(at::equal(p.tensor, run.weights.at(p.name))) << p.name;
-}
-
-TEST(Trainer, FinalLoraModelIsMerged) {
-  LLAVA_GOLDEN_OR_SKIP(train, "train");
-  TrainConfig config = test::tiny_config(train.parent_path(), test::scratch_dir("final_lora"));
-  config.stages[0].max_steps = 3;
-  config.stages[0].lora = LoraSettings{.r = 4, .lora_alpha = 8};
-  test::run(config);
-  const auto base = load_model(read_checkpoint(config.model), {});
-  const auto merged = load_model(read_checkpoint(fs::path(config.output) / "final"), {});
-  std::map<std::string, at::Tensor> before;
-  for (const NamedParameter& p : base->parameters()) before[p.name] = p.tensor;
-  for (const NamedParameter& p : merged->parameters()) {
-    const bool target =
-        p.name.rfind("language_model.", 0) == 0 && p.name.find("_proj.weight") != std::string::npos;
-    const bool connector = p.name.rfind("mm_projector.", 0) == 0;
-    EXPECT_EQ(at::equal(p.tensor, before.at(p.name)), !target && !connector) << p.name;
-  }
 }
 
 TEST(Trainer, ReplacesAFewBadSamplesAndStopsAtManyOnes) {
