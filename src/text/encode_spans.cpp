@@ -102,40 +102,84 @@ std::vector<std::size_t> align_tokens(const Tokenizer& tokenizer, std::string_vi
   return ends;
 }
 
+namespace {
+
+/// Encodes the runs between the added tokens that stay, without recognising any inside them.
+class RunEncoder {
+ public:
+  RunEncoder(const Tokenizer& tokenizer, std::string_view text) : tokenizer_(tokenizer), text_(text) {}
+
+  /// An added token over text [begin, end); the text before it is a run.
+  void keep(std::int64_t id, std::size_t begin, std::size_t end) {
+    flush(begin);
+    out_.ids.push_back(id);
+    out_.ends.push_back(end);
+    done_ = end;
+    before_ = end > begin ? id : -1;
+  }
+
+  Encoding finish() {
+    flush(text_.size());
+    return std::move(out_);
+  }
+
+ private:
+  bool is_marked(std::int64_t id) const { return tokenizer_.id_to_token(id).starts_with(kWordMark); }
+
+  /// Whether a text alone gets a dummy prefix that it does not get behind the added token `before_`
+  /// (Metaspace with prepend_scheme "first", sentencepiece models that are not legacy).
+  bool has_foreign_prefix() const {
+    if (before_ < 0) return false;
+    const std::vector<std::int64_t> alone = tokenizer_.encode("a", {false, false});
+    const std::vector<std::int64_t> behind =
+        tokenizer_.encode(tokenizer_.id_to_token(before_) + "a", {false, true});
+    return !alone.empty() && is_marked(alone[0]) && behind.size() > 1 && behind[0] == before_ &&
+           !is_marked(behind[1]);
+  }
+
+  void flush(std::size_t end) {
+    if (end <= done_) return;
+    std::string run(text_.substr(done_, end - done_));
+    // A line break takes the prefix; its tokens are dropped again.
+    const std::size_t lead = has_foreign_prefix() ? 1 : 0;
+    run.insert(0, lead, '\n');
+    const std::vector<std::int64_t> ids = tokenizer_.encode(run, {false, false});
+    const std::vector<std::size_t> ends = align_tokens(tokenizer_, run, ids);
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      if (lead > 0 && ends[i] <= lead) continue;
+      out_.ids.push_back(ids[i]);
+      out_.ends.push_back(done_ + ends[i] - lead);
+    }
+  }
+
+  const Tokenizer& tokenizer_;
+  std::string_view text_;
+  Encoding out_;
+  std::size_t done_ = 0;
+  std::int64_t before_ = -1;  ///< the added token in front of the run; -1: none
+};
+
+}  // namespace
+
 Encoding Tokenizer::encode_spans(std::string_view text, const EncodeOptions& options,
                                  std::span<const TextRange> literal) const {
   Encoding encoding;
   encoding.ids = encode(text, options);
   encoding.ends = align_tokens(*this, text, encoding.ids);
-  const auto overlaps = [&](std::size_t begin, std::size_t end) {
-    return std::any_of(literal.begin(), literal.end(),
+  const auto is_typed = [&](std::size_t i) {
+    const std::size_t begin = i == 0 ? 0 : encoding.ends[i - 1], end = encoding.ends[i];
+    return end > begin && is_special(encoding.ids[i]) &&
+           std::any_of(literal.begin(), literal.end(),
                        [&](const TextRange& r) { return r.begin < end && begin < r.end; });
   };
-  bool is_clean = true;
-  for (std::size_t i = 0, begin = 0; i < encoding.ids.size(); begin = encoding.ends[i++])
-    is_clean = is_clean && !(encoding.ends[i] > begin && is_special(encoding.ids[i]) &&
-                             overlaps(begin, encoding.ends[i]));
-  if (is_clean) return encoding;
-  Encoding out;
-  std::size_t run = 0;
-  const auto flush = [&](std::size_t end) {
-    if (end <= run) return;
-    const std::string_view part = text.substr(run, end - run);
-    const std::vector<std::int64_t> ids = encode(part, {false, false});
-    for (const std::size_t e : align_tokens(*this, part, ids)) out.ends.push_back(run + e);
-    out.ids.insert(out.ids.end(), ids.begin(), ids.end());
-  };
-  for (std::size_t i = 0, begin = 0; i < encoding.ids.size(); begin = encoding.ends[i++]) {
-    const std::size_t end = encoding.ends[i];
-    const bool is_kept = is_special(encoding.ids[i]) && (end == begin || !overlaps(begin, end));
-    if (!is_kept) continue;
-    flush(begin);
-    run = end;
-    out.ids.push_back(encoding.ids[i]);
-    out.ends.push_back(end);
-  }
-  flush(text.size());
-  return out;
+  std::vector<bool> typed;
+  for (std::size_t i = 0; i < encoding.ids.size(); ++i) typed.push_back(is_typed(i));
+  if (std::find(typed.begin(), typed.end(), true) == typed.end()) return encoding;
+  RunEncoder runs(*this, text);
+  for (std::size_t i = 0; i < encoding.ids.size(); ++i)
+    if (is_special(encoding.ids[i]) && !typed[i])
+      runs.keep(encoding.ids[i], i == 0 ? 0 : encoding.ends[i - 1], encoding.ends[i]);
+  return runs.finish();
 }
 
 }  // namespace llava

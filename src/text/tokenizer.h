@@ -44,12 +44,9 @@ class Tokenizer {
   };
   virtual std::vector<std::int64_t> encode(std::string_view text, const EncodeOptions& options) const = 0;
   std::vector<std::int64_t> encode(std::string_view text) const { return encode(text, EncodeOptions{}); }
-  /// encode(), and where each id came from. No added token is recognised where its match would overlap one of the `literal`
+  /// encode(), and where each id came from. No special token is recognised where its match would overlap one of the `literal`
   /// ranges (ascending; text a user typed); all else, dummy prefixes after added tokens included, is as in encode(), so without
-  /// such matches the ids are equal. This default (text/encode_spans.cpp) calls encode() and finds the ends from the pieces; in
-  /// the rare case of a match inside `literal` it encodes the runs between the added tokens alone, so a prefix_first rule (Metaspace
-  /// prepend_scheme "first") is applied once too often there. NOTE to the tokenizer's author: please override it where the
-  /// added-token split happens (skip matches that overlap `literal`), which is exact; align_tokens() gives the ends of a section.
+  /// such matches the ids are equal. Works for any tokenizer with byte-level or sentencepiece pieces.
   virtual Encoding encode_spans(std::string_view text, const EncodeOptions& options, std::span<const TextRange> literal) const;
   virtual std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens = false) const = 0;
   /// A stream must not outlive its tokenizer. The default gives everything at the flush.

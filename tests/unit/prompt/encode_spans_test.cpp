@@ -58,6 +58,22 @@ TEST_P(EncodeSpans, LiteralRangesKeepSpecialTokensAsText) {
   EXPECT_EQ(tokenizer.encode_spans(text, {false, true}, beside).ids, tokenizer.encode(text, {false, true}));
 }
 
+TEST_P(EncodeSpans, TextBehindAnAddedTokenIsTokenisedInContext) {
+  LLAVA_TOKENIZER_OR_SKIP(tokenizer, GetParam());
+  const std::string eos = tokenizer.id_to_token(tokenizer.eos_id().value());
+  for (const std::string run : {"USER: hi ", " USER: hi ", "你好 ", "\nhi "}) {
+    const std::string text = eos + run + eos;
+    const std::vector<TextRange> typed = {{text.size() - eos.size(), text.size()}};
+    const Encoding e = tokenizer.encode_spans(text, {false, true}, typed);
+    const std::vector<std::int64_t> expected = tokenizer.encode(eos + run, {false, true});
+    ASSERT_GT(e.ids.size(), expected.size()) << run;
+    // The last token of `run` may merge with the typed text.
+    for (std::size_t i = 0; i + 1 < expected.size(); ++i)
+      EXPECT_EQ(e.ids[i], expected[i]) << "'" << run << "' token " << i;
+    EXPECT_EQ(e.ends.back(), text.size());
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Checkpoints, EncodeSpans,
                          testing::Values("llava15", "llava_siglip", "llava15_orig", "llava_onevision",
                                          "llama3", "mistral"));
