@@ -1,7 +1,10 @@
+#include <fmt/ranges.h>
+
 #include <cstdlib>
 #include <string>
 
 #include "base/error.h"
+#include "base/fields.h"
 #include "checkpoint/checkpoint.h"
 
 namespace llava {
@@ -26,17 +29,17 @@ void append_list(std::vector<fs::path>& folders, const char* list) {
   }
 }
 
-std::string installed_models() {
-  std::string names;
+std::vector<std::string> installed_models() {
+  std::vector<std::string> names;
   for (const fs::path& folder : model_folders()) {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(folder, error)) {
       const bool model =
-          fs::is_regular_file(entry.path() / "config.json") || entry.path().extension() == ".gguf";
-      if (model) names += (names.empty() ? "" : ", ") + entry.path().filename().string();
+          fs::is_regular_file(entry.path() / "config.json", error) || entry.path().extension() == ".gguf";
+      if (model) names.push_back(entry.path().filename().string());
     }
   }
-  return names.empty() ? "none" : names;
+  return names;
 }
 
 bool is_plain_name(const std::string& name) {
@@ -69,8 +72,11 @@ fs::path find_model(const std::string& name_or_path) {
   }
   const std::string where =
       looked.empty() ? "no such folder or file" : "not a path here, and not installed in " + looked;
-  throw Error(ErrorKind::kInput, fmt::format("no model \"{}\": {}", name_or_path, where),
-              "installed models: " + installed_models());
+  const std::vector<std::string> names = installed_models();
+  throw Error(ErrorKind::kInput,
+              fmt::format("no model \"{}\": {}{}", name_or_path, where, did_you_mean(name_or_path, names)),
+              fmt::format("installed models: {}",
+                          names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "))));
 }
 
 }  // namespace llava

@@ -1,17 +1,15 @@
 #include <CLI/CLI.hpp>
 
-#include <algorithm>
-#include <iostream>
 #include <memory>
 #include <string>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/log.h"
-#include "base/signals.h"
 #include "cli/chat_modes.h"
 #include "cli/model_options.h"
-#include "cli/output.h"
 #include "cli/verbs.h"
+#include "vision/image.h"
 
 namespace llava {
 
@@ -31,6 +29,14 @@ void add_sampling_options(CLI::App& app, SamplingParams& s) {
   app.add_option("--stop", s.stop_strings, "text that ends the answer (repeat)")->expected(1)->take_all();
 }
 
+void check_image(const std::string& file, const CheckpointInfo& checkpoint) {
+  if (!checkpoint.image_policy)
+    fail(ErrorKind::kInput, "{} has no vision tower: it cannot look at images", checkpoint.folder.string());
+  const ImageLimits& limits = checkpoint.image_policy->limits;
+  const std::string bytes = read_file(file, static_cast<std::size_t>(limits.max_bytes));
+  with_context(file, [&] { probe_image(bytes, limits); });
+}
+
 int run_chat(ChatArguments& args) {
   if (args.context != "drop" && args.context != "refuse")
     fail(ErrorKind::kUsage, "--context \"{}\" is not one of drop, refuse", args.context);
@@ -40,7 +46,11 @@ int run_chat(ChatArguments& args) {
     fail(ErrorKind::kUsage, "--context-length {} is negative", args.context_length);
   args.session.sampling.validate();
   set_threads(args.threads);
-  ModelBundle bundle = open_model(args.open);
+  // What the checkpoint's files and the images' headers tell is checked before the weights are loaded.
+  CheckpointInfo checkpoint = open_checkpoint(args.open);
+  check_can_chat(checkpoint);
+  for (const std::string& image : args.images) check_image(image, checkpoint);
+  ModelBundle bundle = load_bundle(std::move(checkpoint), args.open);
   args.session.context = args.context == "drop" ? ContextPolicy::kDrop : ContextPolicy::kRefuse;
   args.session.context_length = args.context_length;
   args.session.notice = [](const std::string& text) { log_warning("chat", "{}", text); };

@@ -61,15 +61,19 @@ bool drop_oldest_turn(Conversation& conversation) {
 
 }  // namespace
 
-ChatSession::ChatSession(ModelBundle& bundle, SessionOptions options)
-    : bundle_(bundle), options_(std::move(options)) {
-  const CheckpointInfo& checkpoint = bundle.checkpoint;
+void check_can_chat(const CheckpointInfo& checkpoint) {
   if (!checkpoint.tokenizer)
     fail(ErrorKind::kInput, "{}: no tokenizer.json or tokenizer.model; chat needs one",
          checkpoint.folder.string());
   if (!checkpoint.chat_format)
     throw Error(ErrorKind::kInput, fmt::format("{}: no chat template", checkpoint.folder.string()),
                 "name a conversation format with --chat-format, for instance vicuna_v1 or qwen_2");
+}
+
+ChatSession::ChatSession(ModelBundle& bundle, SessionOptions options)
+    : bundle_(bundle), options_(std::move(options)) {
+  const CheckpointInfo& checkpoint = bundle.checkpoint;
+  check_can_chat(checkpoint);
   options_.sampling.validate();
   add_stops(options_.sampling, checkpoint);
   context_length_ =

@@ -36,11 +36,15 @@ struct Answer {
   GenerationStats stats;
 };
 
+/// Error{kInput} if a chat is not possible with what the checkpoint has: no tokenizer, no chat format.
+/// Costs nothing, so a caller asks before the weights are loaded.
+void check_can_chat(const CheckpointInfo& checkpoint);
+
 /// A conversation with a model: history, images, and the keys and values of what was said, of which the
 /// next turn computes only what is new.
 class ChatSession {
  public:
-  /// Error{kInput} if the checkpoint has no tokenizer or no chat format.
+  /// Error{kInput} as check_can_chat.
   ChatSession(ModelBundle& bundle, SessionOptions options);
   ~ChatSession();
 

@@ -122,6 +122,56 @@ TEST(OriginalLayout, ATowerInsideTheCheckpointWins) {
   EXPECT_EQ(info.weights[0].part, WeightSource::Part::kAll);
 }
 
+/// Zeros of any shape, so that shapes can tell a config.
+void write_shapes(const fs::path& path,
+                  const std::vector<std::pair<std::string, std::vector<std::int64_t>>>& shapes) {
+  static const std::vector<std::byte> zeros(1 << 20);
+  SafetensorsWriter writer;
+  for (const auto& [name, shape] : shapes) {
+    std::size_t bytes = 4;
+    for (const std::int64_t n : shape) bytes *= static_cast<std::size_t>(n);
+    writer.add(name, DType::kF32, shape, std::span(zeros).first(bytes));
+  }
+  writer.write(path);
+}
+
+/// The tensors that describe a tower of two blocks inside an original checkpoint.
+std::vector<std::pair<std::string, std::vector<std::int64_t>>> tower_shapes(std::int64_t width, bool clip) {
+  const std::string prefix = "model.vision_tower.vision_tower.vision_model.";
+  std::vector<std::pair<std::string, std::vector<std::int64_t>>> shapes = {
+      {"model.embed_tokens.weight", {4, 4}},
+      {prefix + "embeddings.patch_embedding.weight", {width, 3, 14, 14}},
+      {prefix + "embeddings.position_embedding.weight", {clip ? 5 : 4, width}},
+      {prefix + "encoder.layers.0.mlp.fc1.weight", {2 * width, width}},
+      {prefix + "encoder.layers.1.mlp.fc1.weight", {2 * width, width}}};
+  if (clip) shapes.push_back({prefix + "embeddings.class_embedding", {width}});
+  return shapes;
+}
+
+TEST(OriginalLayout, ShapesDescribeATowerWhoseFolderIsNotHere) {
+  Json config = original_config();
+  config["mm_vision_tower"] = "openai/gone";
+  config["mm_hidden_size"] = 128;
+  const fs::path folder = write_original("shapes", config);
+  write_shapes(folder / "model.safetensors", tower_shapes(128, true));
+  const TowerConfig clip = *read_checkpoint(folder).model.tower;
+  EXPECT_EQ(clip.kind, TowerKind::kClip);
+  EXPECT_EQ(clip.hidden_size, 128);
+  EXPECT_EQ(clip.intermediate_size, 256);
+  EXPECT_EQ(clip.num_hidden_layers, 2);
+  EXPECT_EQ(clip.num_attention_heads, 2);
+  EXPECT_EQ(clip.image_size, 28);
+  EXPECT_EQ(clip.hidden_act, Activation::kQuickGelu);
+  write_shapes(folder / "model.safetensors", tower_shapes(128, false));
+  const TowerConfig siglip = *read_checkpoint(folder).model.tower;
+  EXPECT_EQ(siglip.kind, TowerKind::kSiglip);
+  EXPECT_EQ(siglip.select_layers, std::vector<std::int64_t>{-1});  // the last block is gone already
+  config["mm_hidden_size"] = 12;
+  test::write_text(folder / "config.json", config.dump());
+  write_shapes(folder / "model.safetensors", tower_shapes(12, true));
+  expect_error(ErrorKind::kUnsupported, "number of heads", [&] { read_checkpoint(folder); });
+}
+
 TEST(OriginalLayout, AProjectorFolderNeedsItsBase) {
   const fs::path base = test::write_model("vicuna", test::text_config(), {"model.embed_tokens.weight"});
   const fs::path folder = write_original("projector", original_config());
