@@ -294,7 +294,7 @@ TEST(NanoLayout, JoinsItsParts) {
   EXPECT_EQ(info.model.tower->select_feature, SelectFeature::kClsPatch);
   EXPECT_EQ(info.model.num_image_tokens(), 5);  // 4x4 patches merged 2x2, and the class token
   EXPECT_EQ(info.model.image_token_id, -200);
-  EXPECT_EQ(info.chat_format->name(), "qwen_2");
+  EXPECT_EQ(info.chat_format->name(), find_chat_format("qwen_2")->name());
   ASSERT_EQ(info.weights.size(), 3u);
   EXPECT_EQ(info.weights[0].part, WeightSource::Part::kVisionTower);
   EXPECT_EQ(info.weights[1].part, WeightSource::Part::kDecoder);
