@@ -4,7 +4,7 @@
 set -euo pipefail
 from=${1:?usage: copy_golden_subset.sh GOLDEN_FOLDER}
 to=$(cd "$(dirname "$0")/../.." && pwd)/tests/golden
-for item in checkpoints/llava15 train tokenizers/llama.json original_labels.json; do
+for item in checkpoints/llava15 train tokenizers/llama.json original_labels.json chat_templates.json; do
   mkdir -p "$to/$(dirname "$item")"
   cp -r "$from/$item" "$to/$(dirname "$item")/"
 done
