@@ -109,7 +109,7 @@ TEST(LoadModel, RefusesWhatMemoryCannotHoldAndSaysBothNumbers) {
   EXPECT_THAT(error_of([&] { random_model(text_config(), 0, options); }, ErrorKind::kResource), HasSubstr("GiB"));
   ModelConfig huge = text_config();  // Vicuna-13B's shape with absurdly many layers: more than any test machine has
   huge.decoder = DecoderConfig{};
-  huge.decoder.hidden_size = 5120, huge.decoder.intermediate_size = 13824, huge.decoder.num_hidden_layers = 4000;
+  huge.decoder.hidden_size = 5120, huge.decoder.intermediate_size = 13824, huge.decoder.num_hidden_layers = 1000;
   huge.decoder.num_attention_heads = huge.decoder.num_key_value_heads = 40;
   EXPECT_THAT(error_of([&] { random_model(huge, 0, {}); }, ErrorKind::kResource), HasSubstr("available"));
 }
