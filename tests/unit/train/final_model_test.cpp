@@ -91,6 +91,8 @@ TrainConfig parts_config(const fs::path& golden, const std::string& name) {
 
 TEST(FinalParts, HoldConnectorAndAdapterAndCanBeTrainedOn) {
   LLAVA_GOLDEN_OR_SKIP(train, "train");
+  LLAVA_GOLDEN_OR_SKIP(tower, "checkpoints/clip_vision");
+  LLAVA_GOLDEN_OR_SKIP(decoder, "checkpoints/llama");
   TrainConfig config = parts_config(train.parent_path(), "parts");
   const RunResult first = test::run(config);
   const fs::path final_folder = fs::path(config.output) / "final";
@@ -111,6 +113,8 @@ TEST(FinalParts, HoldConnectorAndAdapterAndCanBeTrainedOn) {
 
 TEST(FinalParts, RefuseTrainingWeightsThatCannotBeSaved) {
   LLAVA_GOLDEN_OR_SKIP(train, "train");
+  LLAVA_GOLDEN_OR_SKIP(tower, "checkpoints/clip_vision");
+  LLAVA_GOLDEN_OR_SKIP(decoder, "checkpoints/llama");
   TrainConfig config = parts_config(train.parent_path(), "named_parts");
   config.stages[0].train.push_back("^language_model\\.");
   try {
