@@ -114,6 +114,70 @@ TEST(LoadModel, RefusesWhatMemoryCannotHoldAndSaysBothNumbers) {
   EXPECT_THAT(error_of([&] { random_model(huge, 0, {}); }, ErrorKind::kResource), HasSubstr("available"));
 }
 
+/// A checkpoint of `shards` bfloat16 files that are all hole: the shape of a big model without its gigabytes on the disk.
+CheckpointInfo sparse_checkpoint(const ModelConfig& config, const fs::path& folder, std::size_t shards) {
+  CheckpointInfo info;
+  info.folder = folder;
+  info.model = config;
+  const std::vector<WeightSpec> specs = weight_specs(config);
+  const std::size_t each = (specs.size() + shards - 1) / shards;
+  for (std::size_t begin = 0; begin < specs.size(); begin += each) {
+    Json header = Json::object();
+    std::uint64_t offset = 0;
+    for (std::size_t i = begin; i < std::min(begin + each, specs.size()); ++i) {
+      const auto bytes = static_cast<std::uint64_t>(specs[i].num_elements()) * 2;
+      header[specs[i].name] = {{"dtype", "BF16"}, {"shape", specs[i].shape}, {"data_offsets", {offset, offset + bytes}}};
+      offset += bytes;
+    }
+    std::string text = header.dump();
+    text.resize((text.size() + 7) / 8 * 8, ' ');
+    const fs::path path = folder / fmt::format("model-{:05d}.safetensors", begin / each + 1);
+    const std::uint64_t length = text.size();
+    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(&length), 8) << text;
+    fs::resize_file(path, 8 + length + offset);
+    info.weights.push_back({path, WeightSource::Part::kAll, nullptr});
+  }
+  return info;
+}
+
+std::int64_t anonymous_kib() {
+  std::ifstream status("/proc/self/status");
+  for (std::string key; status >> key;)
+    if (std::int64_t kib = 0; key == "RssAnon:" && status >> kib) return kib;
+  return 0;
+}
+
+TEST(LoadModel, Maps14GigabytesOfBfloat16WithoutCopyingThem) {
+  ModelConfig vicuna_7b;
+  vicuna_7b.decoder = DecoderConfig{};
+  const CheckpointInfo info = sparse_checkpoint(vicuna_7b, scratch_dir("sparse_7b"), 3);
+  LoadOptions options;
+  options.dtype = c10::kBFloat16;
+  options.memory_limit_bytes = std::uint64_t{16} << 30;
+  const std::int64_t before = anonymous_kib();
+  const auto model = load_model(info, options);
+  EXPECT_LE(anonymous_kib() - before, 1 << 20);
+  std::int64_t bytes = 0;
+  for (const auto& p : model->parameters()) bytes += static_cast<std::int64_t>(p.tensor.nbytes());
+  EXPECT_GT(bytes, 13'000'000'000);
+}
+
+TEST(LoadModel, Refuses13BillionParametersIn24Gigabytes) {
+  ModelConfig vicuna_13b;
+  DecoderConfig& d = vicuna_13b.decoder;
+  d.hidden_size = 5120, d.intermediate_size = 13824, d.num_hidden_layers = 40;
+  d.num_attention_heads = d.num_key_value_heads = 40;
+  const CheckpointInfo info = sparse_checkpoint(vicuna_13b, scratch_dir("sparse_13b"), 3);
+  LoadOptions options;
+  options.dtype = c10::kBFloat16;
+  options.memory_limit_bytes = std::uint64_t{24} << 30;
+  const std::string text = error_of([&] { load_model(info, options); }, ErrorKind::kResource);
+  EXPECT_THAT(text, HasSubstr("24.2 GiB of memory"));
+  EXPECT_THAT(text, HasSubstr("of 24.0 GiB"));
+  options.dtype = c10::kFloat;
+  EXPECT_THAT(error_of([&] { load_model(info, options); }, ErrorKind::kResource), HasSubstr("to allocate"));
+}
+
 TEST(CheckMemory, CountsMappedBytesAgainstAllMemoryAndOwnedOnesAgainstTheFree) {
   constexpr std::uint64_t kGib = std::uint64_t{1} << 30;
   const MemoryStatus status{.available_bytes = 10 * kGib, .total_bytes = 24 * kGib};

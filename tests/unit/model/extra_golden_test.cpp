@@ -2,9 +2,12 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "base/error.h"
 #include "checkpoint/checkpoint.h"
 #include "model_golden.h"
 #include "support/golden.h"
+#include "vision/image.h"
+#include "vision/media_plan.h"
 
 namespace llava::test {
 namespace {
@@ -76,6 +79,31 @@ TEST(Dinov2, ResamplesItsPositionsAsTransformersDoes) {
     EXPECT_LE(max_abs_diff(at::cat(loaded.tower->hidden_states(pixels)), golden.at(key + "/hidden_states")), 5e-5) << key;
     EXPECT_LE(max_abs_diff(loaded.tower->selected(pixels), golden.at(key + "/last_hidden_state")), 5e-5) << key;
   }
+}
+
+/// The converted tower of llava-nano, where scripts/demo or scripts/test has installed it.
+std::optional<std::filesystem::path> installed_tower() {
+  try {
+    return find_model("llava-nano") / "vision_tower";
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+TEST(Dinov2, OfLlavaNanoEqualsOnnxruntime) {
+  LLAVA_GOLDEN_OR_SKIP(folder, "dinov2");
+  const auto tower_folder = installed_tower();
+  if (!tower_folder) GTEST_SKIP() << "llava-nano is not installed (scripts/test installs it)";
+  const CheckpointInfo info = read_checkpoint(*tower_folder);
+  ASSERT_EQ(info.model.tower->input_size, 224);
+  const Image image = load_image(folder / "input.png");
+  const MediaPlan plan = plan_media({image.width, image.height}, *info.image_policy, info.model);
+  std::vector<float> values = render_pixels(image, plan, *info.image_policy);
+  const at::Tensor pixels = at::from_blob(values.data(), {1, 3, 224, 224}, at::kFloat);
+  const Golden golden(folder / "reference.safetensors");
+  const at::NoGradGuard no_grad;
+  const at::Tensor hidden = load_tower(info, {}).tower->selected(pixels)[0];
+  EXPECT_LE(max_abs_diff(hidden.index_select(0, golden.at("rows")), golden.at("last_hidden_state")), 1e-4);
 }
 
 }  // namespace
