@@ -237,10 +237,7 @@ ExprPtr ExprParser::parse_postfix(ExprPtr expr) {
     } else if (take_op("[")) {
       expr = parse_subscript(std::move(expr));
     } else if (is_op("(")) {
-      ExprPtr call = make(Kind::kCall);
-      adopt(*call, std::move(expr));
-      parse_arguments(*call);
-      expr = std::move(call);
+      expr = parse_call(std::move(expr));
     } else {
       return expr;
     }
@@ -263,6 +260,13 @@ ExprPtr ExprParser::parse_subscript(ExprPtr object) {
   adopt(*expr, std::move(part[0]));
   if (is_slice) adopt(*expr, std::move(part[1])), adopt(*expr, std::move(part[2]));
   return expr;
+}
+
+ExprPtr ExprParser::parse_call(ExprPtr callee) {
+  ExprPtr call = make(Kind::kCall);
+  adopt(*call, std::move(callee));
+  parse_arguments(*call);
+  return call;
 }
 
 void ExprParser::parse_arguments(Expr& call) {
@@ -294,10 +298,7 @@ ExprPtr ExprParser::parse_filters(ExprPtr expr) {
     } else if (take_word("is")) {
       expr = parse_test(std::move(expr));
     } else if (is_op("(")) {
-      ExprPtr call = make(Kind::kCall);
-      adopt(*call, std::move(expr));
-      parse_arguments(*call);
-      expr = std::move(call);
+      expr = parse_call(std::move(expr));
     } else {
       return expr;
     }

@@ -75,6 +75,7 @@ class ExprParser {
   ExprPtr parse_postfix(ExprPtr expr);
   ExprPtr parse_subscript(ExprPtr object);
 
+  ExprPtr parse_call(ExprPtr callee);
   void parse_arguments(Expr& call);
   ExprPtr parse_filters(ExprPtr expr);
   ExprPtr parse_test(ExprPtr operand);

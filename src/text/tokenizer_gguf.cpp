@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "text/added_tokens.h"
 #include "text/score_merger.h"
+#include "text/stream_decode.h"
 #include "text/token_decoder.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_pipeline.h"
@@ -168,11 +169,7 @@ class GgufLlama : public Tokenizer {
   }
 
   std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens) const override {
-    const auto stream = open_stream(skip_special_tokens);
-    std::string out;
-    for (const std::int64_t id : ids) stream->push(id, out);
-    stream->flush(out);
-    return out;
+    return decode_all(*open_stream(skip_special_tokens), ids);
   }
   std::unique_ptr<TokenStream> open_stream(bool skip_special_tokens) const override {
     return std::make_unique<Stream>(*this, skip_special_tokens);

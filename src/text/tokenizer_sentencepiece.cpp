@@ -7,6 +7,7 @@
 #include "text/added_tokens.h"
 #include "text/llama_slow_decoder.h"
 #include "text/sentencepiece.h"
+#include "text/stream_decode.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_config.h"
 #include "text/unicode.h"
@@ -25,11 +26,7 @@ class PlainSentencePiece : public Tokenizer {
     return model_.encode(text);
   }
   std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens) const override {
-    const auto stream = open_stream(skip_special_tokens);
-    std::string out;
-    for (const std::int64_t id : ids) stream->push(id, out);
-    stream->flush(out);
-    return out;
+    return decode_all(*open_stream(skip_special_tokens), ids);
   }
   std::unique_ptr<TokenStream> open_stream(bool skip_special_tokens) const override {
     return std::make_unique<Stream>(model_, skip_special_tokens);
@@ -217,11 +214,7 @@ std::vector<std::int64_t> SlowLlama::encode_section(std::string_view text) const
 }
 
 std::string SlowLlama::decode(std::span<const std::int64_t> ids, bool skip_special_tokens) const {
-  const auto stream = open_stream(skip_special_tokens);
-  std::string out;
-  for (const std::int64_t id : ids) stream->push(id, out);
-  stream->flush(out);
-  return out;
+  return decode_all(*open_stream(skip_special_tokens), ids);
 }
 
 std::unique_ptr<TokenStream> SlowLlama::open_stream(bool skip_special_tokens) const {
