@@ -20,7 +20,7 @@ enum class TurnMode {
   kIndependent
 };  ///< independent: every question sees the image only (branches)
 enum class FeatureCacheMode { kAuto, kBfloat16 /* half the file of float32 */, kOff };
-enum class Objective { kLm, kBagOfWords };
+enum class Objective { kLm, kAnswerEmbedding };
 enum class ScheduleKind { kCosine, kLinear, kConstant };
 /// model: as the checkpoint's family does it; segments: every segment of the template alone, then joined.
 enum class TokenisationMode { kModel, kSegments };
@@ -51,7 +51,7 @@ struct EnumTable<FeatureCacheMode> {
 template <>
 struct EnumTable<Objective> {
   static constexpr std::pair<const char*, Objective> names[] = {{"lm", Objective::kLm},
-                                                                {"bag_of_words", Objective::kBagOfWords}};
+                                                                {"answer_embedding", Objective::kAnswerEmbedding}};
 };
 template <>
 struct EnumTable<ScheduleKind> {

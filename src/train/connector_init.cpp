@@ -33,14 +33,17 @@ bool needs_new_connector(const CheckpointInfo& checkpoint) {
   });
 }
 
+at::Tensor token_embeddings(LlavaModel& model) {
+  for (const NamedParameter& p : model.parameters())
+    if (ends_with(p.name, "embed_tokens.weight")) return p.tensor;
+  fail(ErrorKind::kInput, "the decoder has no token embeddings");
+}
+
 void match_embedding_scale(LlavaModel& model) {
   const ModelConfig& config = model.config();
   if (!config.connector.input_norm || config.connector.kind == ConnectorKind::kIdentity) return;
   const at::NoGradGuard no_grad;
-  double wanted = 0;
-  for (const NamedParameter& p : model.parameters())
-    if (ends_with(p.name, "embed_tokens.weight")) wanted = p.tensor.to(at::kFloat).std().item<double>();
-  if (wanted <= 0) return;
+  const double wanted = token_embeddings(model).to(at::kFloat).std().item<double>();
   auto generator = at::make_generator<at::CPUGeneratorImpl>(1);
   const at::Tensor features =
       at::empty({4, config.tower->num_features(), config.connector.in_size}).normal_(0, 1, generator);

@@ -9,6 +9,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "base/file_lock.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/progress.h"
@@ -131,6 +132,8 @@ std::vector<fs::path> FeatureCache::missing_of(const std::vector<fs::path>& imag
 
 bool FeatureCache::fill(const std::vector<fs::path>& images, LlavaModel& model,
                         const FillOptions& options) {
+  const FileLock lock(folder_);
+  read_index();  // another run may have added to it since
   const std::vector<fs::path> missing = missing_of(images);
   const std::int64_t wanted = (num_slots_ + static_cast<std::int64_t>(missing.size())) * slot_bytes();
   if (wanted > options.max_bytes) {

@@ -3,7 +3,6 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/error.h"
 #include "prompt/prompt.h"
@@ -17,56 +16,48 @@ at::Tensor rows_of_features(const MultimodalBatch& batch) {
   return batch.media_rows.div(batch.ids.size(1), "floor");
 }
 
-/// [R,V] float32: each row's labelled tokens, evenly weighted, summing to 1; rows without labels or without
-/// media are dropped, `rows` names those kept.
-at::Tensor target_words(const MultimodalBatch& batch, std::int64_t vocabulary,
-                        std::vector<std::int64_t>& rows) {
-  const at::Tensor owners = rows_of_features(batch);
-  std::vector<bool> has_media(static_cast<std::size_t>(batch.ids.size(0)));
-  for (std::int64_t i = 0; i < owners.numel(); ++i)
-    has_media[static_cast<std::size_t>(owners.data_ptr<std::int64_t>()[i])] = true;
-  std::vector<at::Tensor> targets;
-  for (std::int64_t b = 0; b < batch.ids.size(0); ++b) {
-    if (!has_media[static_cast<std::size_t>(b)]) continue;
-    const at::Tensor labels = batch.labels[b].slice(0, 1);
-    const at::Tensor ids = labels.masked_select(labels.ne(kIgnoreIndex));
-    if (ids.numel() == 0) continue;
-    const at::Tensor row = at::zeros({vocabulary}, at::kFloat).index_fill_(0, ids, 1.0);
-    targets.push_back(row / row.sum());
-    rows.push_back(b);
-  }
-  return targets.empty() ? at::Tensor() : at::stack(targets);
+constexpr double kLengthWeight = 0.1;
+
+/// 1 - cosine to the row's direction, and how far the length is from a token embedding's: [n].
+at::Tensor misses(const at::Tensor& outputs, const at::Tensor& direction) {
+  const at::Tensor length = outputs.norm(2, -1);
+  const at::Tensor cosine = outputs.matmul(direction) / length.clamp_min(1e-6);
+  return 1 - cosine + kLengthWeight * (length - 1).square();
 }
 
-LlavaModel::Loss bag_of_words_loss(LlavaModel& model, const MultimodalBatch& batch) {
+LlavaModel::Loss answer_embedding_loss(LlavaModel& model, const MultimodalBatch& batch,
+                                       const AnswerEmbeddings& embeddings, const at::Tensor& answers) {
   if (!batch.media_rows.defined()) return {at::zeros({}, at::kFloat), 0};
-  std::vector<std::int64_t> rows;
-  const std::int64_t vocabulary = model.config().decoder.vocab_size;
-  const at::Tensor targets = target_words(batch, vocabulary, rows);
-  if (rows.empty()) return {at::zeros({}, at::kFloat), 0};
   const at::Tensor features = batch.features.defined() ? batch.features : model.encode_vision(batch.pixels);
-  const at::Tensor projected = model.project(features).flatten(0, 1);  // [N,D]
+  const at::Tensor projected = model.project(features);  // [M,n,D]
+  const std::int64_t per_tile = projected.size(1);
+  const at::Tensor outputs = embeddings.centred(projected.flatten(0, 1));  // [N,D]
   const at::Tensor owners = rows_of_features(batch);
-  at::Tensor sum = at::zeros({}, at::kFloat);
-  for (std::size_t r = 0; r < rows.size(); ++r) {
-    const at::Tensor own = owners.eq(rows[r]).nonzero().squeeze(1).to(projected.device());
-    const at::Tensor scores = model.logits(projected.index_select(0, own)).to(at::kFloat);  // [n,V]
-    const at::Tensor pooled = at::logsumexp(scores, 0) - std::log(static_cast<double>(own.numel()));
-    sum = sum - (targets[static_cast<std::int64_t>(r)].to(pooled.device()) * at::log_softmax(pooled, 0))
-                    .sum()
-                    .to(sum.device());
+  const bool class_token = model.config().connector.class_token;
+  at::Tensor sum = at::zeros({}, outputs.options());
+  std::int64_t rows = 0;
+  for (std::int64_t b = 0; b < batch.ids.size(0); ++b) {
+    const at::Tensor own = owners.eq(b).nonzero().squeeze(1);
+    if (own.numel() == 0 || !batch.labels[b].slice(0, 1).ne(kIgnoreIndex).any().item<bool>()) continue;
+    const at::Tensor miss =
+        misses(outputs.index_select(0, own.to(outputs.device())), answers[b].to(outputs.device()))
+            .view({-1, per_tile});
+    sum = sum + (class_token ? miss.slice(1, 0, 1).mean() + miss.slice(1, 1).mean() : miss.mean());
+    ++rows;
   }
-  return {sum, static_cast<std::int64_t>(rows.size())};
+  return {sum, rows};
 }
 
 }  // namespace
 
-LlavaModel::Loss objective_loss(LlavaModel& model, const MultimodalBatch& batch, Objective objective) {
+LlavaModel::Loss objective_loss(LlavaModel& model, const MultimodalBatch& batch, Objective objective,
+                                const AnswerEmbeddings* embeddings, const at::Tensor& answers) {
   switch (objective) {
     case Objective::kLm:
       return model.loss(batch);
-    case Objective::kBagOfWords:
-      return bag_of_words_loss(model, batch);
+    case Objective::kAnswerEmbedding:
+      LLAVA_ASSERT(embeddings != nullptr && answers.defined(), "answer_embedding needs directions");
+      return answer_embedding_loss(model, batch, *embeddings, answers);
   }
   LLAVA_ASSERT(false, "unknown objective");
   return {};

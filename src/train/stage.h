@@ -1,6 +1,7 @@
 #pragma once
 #include <memory>
 
+#include "train/answer_embeddings.h"
 #include "train/trainer.h"
 
 namespace llava {
@@ -15,7 +16,8 @@ struct Trainer::Stage {
   SamplePreparer preparer;
   std::vector<NamedParameter> trained;
   std::unique_ptr<AdamW> optimizer;
-  std::unique_ptr<FeatureCache> cache;  ///< null: pixels go through the tower every step
+  std::unique_ptr<AnswerEmbeddings> answers;  ///< for the objective that needs them
+  std::unique_ptr<FeatureCache> cache;        ///< null: pixels go through the tower every step
 
   std::vector<NamedParameter> trained_base() const;  ///< without the LoRA pairs
   bool trains_tower() const;

@@ -66,6 +66,8 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   check_final_model(checkpoint_, state_.touched);
   stage->optimizer = std::make_unique<AdamW>(stage->trained, config.lr, config.optim);
   if (with_cache) fill_cache(*stage);
+  if (with_cache && config.objective == Objective::kAnswerEmbedding)
+    stage->answers = std::make_unique<AnswerEmbeddings>(*model_, *stage->dataset, stage->preparer);
   return stage;
 }
 

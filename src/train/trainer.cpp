@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "base/file_lock.h"
 #include "base/files.h"
 #include "base/log.h"
 #include "base/progress.h"
@@ -47,6 +48,7 @@ void Trainer::run() {
   start_or_resume();
   load_model_once();
   fs::create_directories(config_.output);
+  const FileLock lock(config_.output);
   write_file_atomic(fs::path(config_.output) / "config.yaml", config_yaml_);
   metrics_ =
       std::make_unique<MetricsWriter>(fs::path(config_.output) / "metrics.jsonl", state_.global_step);
@@ -197,7 +199,8 @@ double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metr
       micro_terms += terms[row];
     }
     if (micro_terms == 0) continue;
-    const LlavaModel::Loss part = objective_loss(*model_, make_batch(stage, samples), config.objective);
+    const LlavaModel::Loss part = objective_loss(*model_, make_batch(stage, samples), config.objective,
+                                                 stage.answers.get(), answer_directions(stage, samples));
     LLAVA_ASSERT(part.tokens == micro_terms, "the loss covers other tokens than the labels say");
     const bool by_token = config.loss_normalisation == LossNormalisation::kToken;
     const double scale = by_token
@@ -209,6 +212,16 @@ double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metr
     stage.optimizer->collect_gradients();
   }
   return loss;
+}
+
+at::Tensor Trainer::answer_directions(const Stage& stage,
+                                      const std::vector<const PreparedSample*>& rows) const {
+  if (!stage.answers) return {};
+  std::vector<at::Tensor> directions;
+  for (const PreparedSample* row : rows)
+    directions.push_back(
+        stage.answers->direction(row->prompt.labels, stage.dataset->infos()[row->index].source));
+  return at::stack(directions);
 }
 
 MultimodalBatch Trainer::make_batch(const Stage& stage,

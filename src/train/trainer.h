@@ -62,6 +62,8 @@ class Trainer {
   StepMetrics run_step(Stage& stage, Loader& loader);
   double backward(Stage& stage, const LoadedStep& step, StepMetrics& metrics);
   MultimodalBatch make_batch(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
+  /// [rows,D]; undefined unless the objective needs them.
+  at::Tensor answer_directions(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
   void note_bad_samples(const Stage& stage, const LoadedStep& step);
   void save(const Stage* stage);
 

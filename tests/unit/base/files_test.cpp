@@ -1,4 +1,5 @@
 #include "base/files.h"
+#include "base/file_lock.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -69,6 +70,16 @@ TEST(Files, MappedFileShowsTheBytesAndAcceptsAnEmptyFile) {
   EXPECT_EQ(static_cast<char>(file.bytes()[2]), 'c');
   EXPECT_EQ(MappedFile(folder / "empty").size(), 0u);
   EXPECT_THROW(MappedFile(folder / "none"), Error);
+}
+
+TEST(Files, AFolderIsLockedForOneWriterUntilItLetsGo) {
+  const fs::path folder = test::scratch_dir("lock");
+  {
+    const FileLock first(folder);
+    EXPECT_THROW(FileLock second(folder), Error);
+  }
+  const FileLock third(folder);
+  EXPECT_THROW(FileLock nowhere(folder / "none"), Error);
 }
 
 }  // namespace

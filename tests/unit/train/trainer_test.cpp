@@ -84,10 +84,10 @@ TEST(Trainer, CachedFeaturesGiveTheSameLossesAsPixels) {
   expect_close_losses(test::run(config), cached, 1e-5);
 }
 
-TEST(Trainer, BagOfWordsTrainsTheConnectorAlone) {
+TEST(Trainer, AnswerEmbeddingTrainsTheConnectorAlone) {
   LLAVA_GOLDEN_OR_SKIP(train, "train");
-  TrainConfig config = test::tiny_config(train.parent_path(), test::scratch_dir("bag"));
-  config.stages[0].objective = Objective::kBagOfWords;
+  TrainConfig config = test::tiny_config(train.parent_path(), test::scratch_dir("answer_embedding"));
+  config.stages[0].objective = Objective::kAnswerEmbedding;
   config.stages[0].max_steps = 12;
   config.stages[0].schedule = {ScheduleKind::kConstant, 0.0, 0.0};
   const RunResult run = test::run(config);
