@@ -1,5 +1,7 @@
-// Tokens per second of a LoRA training step on a SmolLM2-135M-shaped decoder (random weights, frozen base, cached features):
-//   step_bench [--rows 8] [--tokens 150] [--supervised 60] [--rank 32] [--steps 6] [--threads 2] [--dtype bfloat16]
+// Tokens per second of a LoRA training step on a SmolLM2-135M-shaped decoder (random weights, frozen base,
+// cached features):
+//   step_bench [--rows 8] [--tokens 150] [--supervised 60] [--rank 32] [--steps 6] [--threads 2] [--dtype
+//   bfloat16]
 // One JSON line on stdout. bench/step_bench_hf.py measures transformers + peft on the same shapes.
 #include <torch/torch.h>
 
@@ -55,8 +57,10 @@ double wall_seconds() {
 int main(int argc, char** argv) {
   Options o;
   CLI::App app("LoRA step of a SmolLM2-135M-shaped decoder");
-  app.add_option("--rows", o.rows), app.add_option("--tokens", o.tokens), app.add_option("--supervised", o.supervised);
-  app.add_option("--rank", o.rank), app.add_option("--steps", o.steps), app.add_option("--threads", o.threads);
+  app.add_option("--rows", o.rows), app.add_option("--tokens", o.tokens),
+      app.add_option("--supervised", o.supervised);
+  app.add_option("--rank", o.rank), app.add_option("--steps", o.steps),
+      app.add_option("--threads", o.threads);
   app.add_option("--dtype", o.dtype);
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(o.threads);
@@ -78,9 +82,16 @@ int main(int argc, char** argv) {
   }
   std::sort(wall.begin(), wall.end()), std::sort(cpu.begin(), cpu.end());
   const auto tokens = static_cast<double>(o.rows * o.tokens);
-  const Json line = {{"bench", "lora_step"}, {"rows", o.rows}, {"tokens_per_row", o.tokens}, {"supervised", o.supervised},
-                     {"rank", o.rank}, {"dtype", o.dtype}, {"threads", o.threads}, {"steps", o.steps},
-                     {"tokens_per_s_median", tokens / wall[wall.size() / 2]}, {"tokens_per_s_best", tokens / wall[0]},
+  const Json line = {{"bench", "lora_step"},
+                     {"rows", o.rows},
+                     {"tokens_per_row", o.tokens},
+                     {"supervised", o.supervised},
+                     {"rank", o.rank},
+                     {"dtype", o.dtype},
+                     {"threads", o.threads},
+                     {"steps", o.steps},
+                     {"tokens_per_s_median", tokens / wall[wall.size() / 2]},
+                     {"tokens_per_s_best", tokens / wall[0]},
                      {"tokens_per_cpu_s_best", tokens / cpu[0]}};
   std::cout << line.dump() << "\n";
 }

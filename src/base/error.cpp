@@ -19,7 +19,8 @@ int exit_code(ErrorKind kind) {
 }
 
 void assertion_failed(const char* condition, const char* why, const char* file, int line) {
-  throw Error(ErrorKind::kInternal, fmt::format("{}:{}: internal error: {} ({})", file, line, why, condition),
+  throw Error(ErrorKind::kInternal,
+              fmt::format("{}:{}: internal error: {} ({})", file, line, why, condition),
               "this is a bug in llava: please report it with the command line");
 }
 

@@ -61,8 +61,8 @@ auto with_context(std::string_view where, Body&& body) -> decltype(body()) {
 template <class T>
 class Outcome {
  public:
-  Outcome(T value) : state_(std::move(value)) {}              // NOLINT: implicit on purpose
-  Outcome(Error error) : state_(std::move(error)) {}          // NOLINT: implicit on purpose
+  Outcome(T value) : state_(std::move(value)) {}      // NOLINT: implicit on purpose
+  Outcome(Error error) : state_(std::move(error)) {}  // NOLINT: implicit on purpose
   bool ok() const { return std::holds_alternative<T>(state_); }
   explicit operator bool() const { return ok(); }
   const T& value() const& { return std::get<T>(state_); }

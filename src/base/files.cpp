@@ -70,12 +70,14 @@ std::string read_file(const std::filesystem::path& path, std::size_t max_bytes) 
 void write_file_atomic(const std::filesystem::path& path, std::string_view bytes) {
   write_file_atomic(path, [&](const std::filesystem::path& temporary) {
     const Descriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (fd.get() < 0) fail(ErrorKind::kResource, "cannot create {}: {}", temporary.string(), std::strerror(errno));
+    if (fd.get() < 0)
+      fail(ErrorKind::kResource, "cannot create {}: {}", temporary.string(), std::strerror(errno));
     std::size_t done = 0;
     while (done < bytes.size()) {
       const ssize_t n = ::write(fd.get(), bytes.data() + done, bytes.size() - done);
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail(ErrorKind::kResource, "cannot write {}: {}", temporary.string(), std::strerror(errno));
+      if (n < 0)
+        fail(ErrorKind::kResource, "cannot write {}: {}", temporary.string(), std::strerror(errno));
       done += static_cast<std::size_t>(n);
     }
   });
@@ -107,7 +109,8 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   const Descriptor fd(raw);
   if (size_ == 0) return;
   void* address = ::mmap(nullptr, size_, PROT_READ, MAP_SHARED, fd.get(), 0);
-  if (address == MAP_FAILED) fail(ErrorKind::kResource, "cannot map {}: {}", path.string(), std::strerror(errno));
+  if (address == MAP_FAILED)
+    fail(ErrorKind::kResource, "cannot map {}: {}", path.string(), std::strerror(errno));
   data_ = static_cast<const std::byte*>(address);
 }
 

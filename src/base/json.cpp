@@ -14,12 +14,15 @@ void check_depth(std::string_view text, std::string_view what) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
     if (in_string) {
-      if (c == '\\') ++i;
-      else if (c == '"') in_string = false;
+      if (c == '\\')
+        ++i;
+      else if (c == '"')
+        in_string = false;
     } else if (c == '"') {
       in_string = true;
     } else if (c == '[' || c == '{') {
-      if (++depth > kMaxJsonDepth) fail(ErrorKind::kFormat, "{}: JSON is nested deeper than {}", what, kMaxJsonDepth);
+      if (++depth > kMaxJsonDepth)
+        fail(ErrorKind::kFormat, "{}: JSON is nested deeper than {}", what, kMaxJsonDepth);
     } else if ((c == ']' || c == '}') && depth > 0) {
       --depth;
     }

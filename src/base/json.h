@@ -12,8 +12,8 @@ using OrderedJson = nlohmann::ordered_json;
 
 inline constexpr std::size_t kMaxJsonDepth = 128;
 
-/// Parses hostile JSON text: nesting is limited to kMaxJsonDepth, duplicate work is linear, and invalid UTF-8 or syntax
-/// is an Error{kFormat} that names `what` and the byte position.
+/// Parses hostile JSON text: nesting is limited to kMaxJsonDepth, duplicate work is linear, and invalid
+/// UTF-8 or syntax is an Error{kFormat} that names `what` and the byte position.
 Json parse_json(std::string_view text, std::string_view what);
 
 /// Reads and parses a JSON file of at most `max_bytes`.

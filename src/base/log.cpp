@@ -32,7 +32,9 @@ LogLevel log_level() { return level(); }
 
 void log_line(LogLevel line_level, std::string_view topic, std::string_view text) {
   static std::mutex mutex;
-  const char* mark = line_level == LogLevel::kWarning ? "warning: " : line_level == LogLevel::kError ? "error: " : "";
+  const char* mark = line_level == LogLevel::kWarning ? "warning: "
+                     : line_level == LogLevel::kError ? "error: "
+                                                      : "";
   const std::string line = fmt::format("[{}] {}{}\n", topic, mark, text);
   const std::lock_guard lock(mutex);
   std::fwrite(line.data(), 1, line.size(), stderr);

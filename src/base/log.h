@@ -8,7 +8,8 @@ namespace llava {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError, kSilent };
 
-/// Messages below this level are dropped. Default kInfo; LLAVA_LOG=debug|info|warning|error|silent sets it at start.
+/// Messages below this level are dropped. Default kInfo; LLAVA_LOG=debug|info|warning|error|silent sets it
+/// at start.
 void set_log_level(LogLevel level);
 LogLevel log_level();
 
@@ -17,7 +18,8 @@ void log_line(LogLevel level, std::string_view topic, std::string_view text);
 
 template <class... Args>
 void log_info(std::string_view topic, fmt::format_string<Args...> format, Args&&... args) {
-  if (log_level() <= LogLevel::kInfo) log_line(LogLevel::kInfo, topic, fmt::format(format, std::forward<Args>(args)...));
+  if (log_level() <= LogLevel::kInfo)
+    log_line(LogLevel::kInfo, topic, fmt::format(format, std::forward<Args>(args)...));
 }
 template <class... Args>
 void log_warning(std::string_view topic, fmt::format_string<Args...> format, Args&&... args) {

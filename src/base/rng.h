@@ -3,8 +3,8 @@
 
 namespace llava {
 
-/// SplitMix64: a small seeded generator whose sequence is the same on every machine; the state is one word, so it can be
-/// saved in a checkpoint. For shuffles, sampling and test data, not for cryptography.
+/// SplitMix64: a small seeded generator whose sequence is the same on every machine; the state is one word,
+/// so it can be saved in a checkpoint. For shuffles, sampling and test data, not for cryptography.
 class Rng {
  public:
   explicit Rng(std::uint64_t seed = 0) : state_(seed) {}

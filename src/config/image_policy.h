@@ -5,7 +5,14 @@
 /// How bytes become pixels. Everything preprocessor_config.json and image_aspect_ratio can say, as data.
 namespace llava {
 
-enum class ResampleFilter { kNearest = 0, kLanczos = 1, kBilinear = 2, kBicubic = 3, kBox = 4, kHamming = 5 };  // PIL codes
+enum class ResampleFilter {
+  kNearest = 0,
+  kLanczos = 1,
+  kBilinear = 2,
+  kBicubic = 3,
+  kBox = 4,
+  kHamming = 5
+};  // PIL codes
 
 enum class ResizeMode {
   kNone,          ///< do_resize false
@@ -13,11 +20,14 @@ enum class ResizeMode {
   kSquash,        ///< SigLIP, DINOv2: size.{height,width}, aspect ratio lost
 };
 
-enum class AspectRatio { kSquare /* the processor as it is */, kPad /* expand2square with the mean colour first */ };
+enum class AspectRatio {
+  kSquare /* the processor as it is */,
+  kPad /* expand2square with the mean colour first */
+};
 
 struct ImageLimits {
-  std::int64_t max_bytes = 256LL << 20;    ///< of one encoded file
-  std::int64_t max_pixels = 178956970;     ///< Pillow's decompression-bomb threshold; refused above it
+  std::int64_t max_bytes = 256LL << 20;  ///< of one encoded file
+  std::int64_t max_pixels = 178956970;   ///< Pillow's decompression-bomb threshold; refused above it
   std::int64_t max_side = 65500;
 };
 
@@ -33,12 +43,15 @@ struct ImagePolicy {
   bool do_normalize = true;
   std::array<double, 3> mean = {0.48145466, 0.4578275, 0.40821073};
   std::array<double, 3> std = {0.26862954, 0.26130258, 0.27577711};
-  bool apply_exif_orientation = false;     ///< false = HF and LLaVA (upstream ignores it); chat turns photos upright
+  bool apply_exif_orientation =
+      false;  ///< false = HF and LLaVA (upstream ignores it); chat turns photos upright
   ImageLimits limits;
   bool operator==(const ImagePolicy& o) const {
-    return aspect_ratio == o.aspect_ratio && resize == o.resize && resize_height == o.resize_height && resize_width == o.resize_width &&
-           center_crop == o.center_crop && crop_height == o.crop_height && crop_width == o.crop_width && resample == o.resample &&
-           do_rescale == o.do_rescale && rescale_factor == o.rescale_factor && do_normalize == o.do_normalize && mean == o.mean && std == o.std;
+    return aspect_ratio == o.aspect_ratio && resize == o.resize && resize_height == o.resize_height &&
+           resize_width == o.resize_width && center_crop == o.center_crop && crop_height == o.crop_height &&
+           crop_width == o.crop_width && resample == o.resample && do_rescale == o.do_rescale &&
+           rescale_factor == o.rescale_factor && do_normalize == o.do_normalize && mean == o.mean &&
+           std == o.std;
   }
 };
 

@@ -14,8 +14,10 @@ constexpr std::int64_t kMaxLayers = 1024;
 constexpr std::int64_t kMaxVocabulary = 1 << 24;
 
 constexpr std::pair<Activation, const char*> kActivations[] = {
-    {Activation::kGelu, "gelu"},       {Activation::kGeluTanh, "gelu_pytorch_tanh"},
-    {Activation::kQuickGelu, "quick_gelu"}, {Activation::kSilu, "silu"},
+    {Activation::kGelu, "gelu"},
+    {Activation::kGeluTanh, "gelu_pytorch_tanh"},
+    {Activation::kQuickGelu, "quick_gelu"},
+    {Activation::kSilu, "silu"},
     {Activation::kRelu, "relu"},
 };
 
@@ -47,8 +49,8 @@ void check_tower(const TowerConfig& t, Problems& problems) {
   problems.range("vision num_channels", t.num_channels, 3, 3);
   if (t.num_attention_heads > 0)
     problems.require(t.hidden_size % t.num_attention_heads == 0,
-                     fmt::format("vision hidden_size {} is not a multiple of num_attention_heads {}", t.hidden_size,
-                                 t.num_attention_heads));
+                     fmt::format("vision hidden_size {} is not a multiple of num_attention_heads {}",
+                                 t.hidden_size, t.num_attention_heads));
   problems.require(!t.select_layers.empty(), "vision select layer list is empty");
   for (const std::int64_t layer : t.select_layers)
     problems.range("mm_vision_select_layer", layer, -t.num_hidden_layers - 1, t.num_hidden_layers);
@@ -60,8 +62,9 @@ void check_connector(const ModelConfig& m, Problems& problems) {
   problems.range("connector depth", c.depth, 1, 16);
   problems.range("mm_patch_merge", c.patch_merge, 1, 64);
   if (c.patch_merge > 0 && m.tower)
-    problems.require(m.tower->patch_size > 0 && m.tower->grid() % c.patch_merge == 0,
-                     fmt::format("a {0}x{0} patch grid cannot be merged {1}x{1}", m.tower->grid(), c.patch_merge));
+    problems.require(
+        m.tower->patch_size > 0 && m.tower->grid() % c.patch_merge == 0,
+        fmt::format("a {0}x{0} patch grid cannot be merged {1}x{1}", m.tower->grid(), c.patch_merge));
   problems.require(c.kind == ConnectorKind::kIdentity || c.hidden_size == m.decoder.hidden_size,
                    fmt::format("connector output width {} differs from the decoder's {}", c.hidden_size,
                                m.decoder.hidden_size));
@@ -69,7 +72,8 @@ void check_connector(const ModelConfig& m, Problems& problems) {
     const auto width = m.tower->hidden_size * static_cast<std::int64_t>(m.tower->select_layers.size());
     problems.require(c.in_size == width,
                      fmt::format("connector input width {} differs from the tower's {}", c.in_size, width));
-    problems.require(!c.class_token || m.tower->has_cls(), "mm_projector_class_token needs a tower with a class token");
+    problems.require(!c.class_token || m.tower->has_cls(),
+                     "mm_projector_class_token needs a tower with a class token");
   }
 }
 
@@ -88,9 +92,11 @@ void check_decoder(const DecoderConfig& d, Problems& problems) {
     problems.require(d.num_attention_heads % d.num_key_value_heads == 0,
                      fmt::format("num_attention_heads {} is not a multiple of num_key_value_heads {}",
                                  d.num_attention_heads, d.num_key_value_heads));
-  problems.require(d.rms_norm_eps > 0 && d.rms_norm_eps < 1, fmt::format("rms_norm_eps {} is absurd", d.rms_norm_eps));
+  problems.require(d.rms_norm_eps > 0 && d.rms_norm_eps < 1,
+                   fmt::format("rms_norm_eps {} is absurd", d.rms_norm_eps));
   problems.require(d.rope_theta > 0, fmt::format("rope_theta {} is not positive", d.rope_theta));
-  problems.require(d.rope_scaling.factor >= 1.0, fmt::format("rope_scaling.factor {} is below 1", d.rope_scaling.factor));
+  problems.require(d.rope_scaling.factor >= 1.0,
+                   fmt::format("rope_scaling.factor {} is below 1", d.rope_scaling.factor));
 }
 
 /// Parameters of a Linear.
@@ -99,12 +105,13 @@ std::int64_t linear(std::int64_t in, std::int64_t out, bool bias) { return in * 
 std::int64_t count_tower(const TowerConfig& t) {
   const std::int64_t c = t.hidden_size;
   const std::int64_t trained_grid = t.image_size / t.patch_size;
-  std::int64_t total = c * t.num_channels * t.patch_size * t.patch_size + (t.kind == TowerKind::kClip ? 0 : c);
+  std::int64_t total =
+      c * t.num_channels * t.patch_size * t.patch_size + (t.kind == TowerKind::kClip ? 0 : c);
   total += (trained_grid * trained_grid + (t.has_cls() ? 1 : 0)) * c + (t.has_cls() ? c : 0);
   std::int64_t block = 4 * linear(c, c, true) + linear(c, t.intermediate_size, true) +
                        linear(t.intermediate_size, c, true) + 4 * c;
   if (t.kind == TowerKind::kDinov2) block += 2 * c;
-  total += t.num_hidden_layers * block + 2 * c;           // final norm
+  total += t.num_hidden_layers * block + 2 * c;             // final norm
   return total + (t.kind == TowerKind::kClip ? 2 * c : 0);  // pre_layrnorm
 }
 
@@ -113,12 +120,14 @@ std::int64_t count_connector(const ConnectorConfig& c) {
   const auto mlp = [&](std::int64_t in) {
     return linear(in, c.hidden_size, c.bias) + (c.depth - 1) * linear(c.hidden_size, c.hidden_size, c.bias);
   };
-  return mlp(c.merged_size()) + (c.input_norm ? 2 * c.merged_size() : 0) + (c.class_token ? mlp(c.in_size) : 0);
+  return mlp(c.merged_size()) + (c.input_norm ? 2 * c.merged_size() : 0) +
+         (c.class_token ? mlp(c.in_size) : 0);
 }
 
 std::int64_t count_decoder(const DecoderConfig& d) {
   const std::int64_t q = d.num_attention_heads * d.head_dim, kv = d.num_key_value_heads * d.head_dim;
-  const std::int64_t block = linear(d.hidden_size, q, d.attention_bias) + 2 * linear(d.hidden_size, kv, d.attention_bias) +
+  const std::int64_t block = linear(d.hidden_size, q, d.attention_bias) +
+                             2 * linear(d.hidden_size, kv, d.attention_bias) +
                              linear(q, d.hidden_size, d.attention_out_bias) +
                              2 * linear(d.hidden_size, d.intermediate_size, d.mlp_bias) +
                              linear(d.intermediate_size, d.hidden_size, d.mlp_bias) + 2 * d.hidden_size;
@@ -131,7 +140,8 @@ std::int64_t count_decoder(const DecoderConfig& d) {
 std::int64_t ModelConfig::num_image_tokens() const {
   if (!tower) return 0;
   const std::int64_t merged = tower->num_patches() / (connector.patch_merge * connector.patch_merge);
-  const bool keeps_cls = tower->has_cls() && tower->select_feature == SelectFeature::kClsPatch && !connector.class_token;
+  const bool keeps_cls =
+      tower->has_cls() && tower->select_feature == SelectFeature::kClsPatch && !connector.class_token;
   return merged + (connector.class_token || keeps_cls ? 1 : 0);
 }
 
@@ -178,8 +188,8 @@ Activation activation_from_string(const std::string& name) {
     if (name == text) return value;
   if (name == "swish") return Activation::kSilu;
   if (name == "gelu_new") return Activation::kGeluTanh;
-  fail(ErrorKind::kUnsupported, "activation \"{}\" is not supported (gelu, gelu_pytorch_tanh, quick_gelu, silu, relu)",
-       name);
+  fail(ErrorKind::kUnsupported,
+       "activation \"{}\" is not supported (gelu, gelu_pytorch_tanh, quick_gelu, silu, relu)", name);
 }
 
 }  // namespace llava

@@ -4,7 +4,8 @@
 #include <string>
 #include <vector>
 
-/// What a model is, as plain data. Filled from a checkpoint's config.json / GGUF metadata by checkpoint/, never from a path.
+/// What a model is, as plain data. Filled from a checkpoint's config.json / GGUF metadata by checkpoint/,
+/// never from a path.
 namespace llava {
 
 enum class TowerKind { kClip, kSiglip, kDinov2 };
@@ -18,22 +19,25 @@ struct TowerConfig {
   std::int64_t intermediate_size = 4096;
   std::int64_t num_hidden_layers = 24;
   std::int64_t num_attention_heads = 16;
-  std::int64_t image_size = 336;           ///< side the position table was trained at
-  std::int64_t input_size = 336;           ///< side of the pixels we feed (DINOv2 resamples its table; else = image_size)
+  std::int64_t image_size = 336;  ///< side the position table was trained at
+  std::int64_t input_size =
+      336;  ///< side of the pixels we feed (DINOv2 resamples its table; else = image_size)
   std::int64_t patch_size = 14;
   std::int64_t num_channels = 3;
   double layer_norm_eps = 1e-5;
   Activation hidden_act = Activation::kQuickGelu;
-  /// mm_vision_select_layer / vision_feature_layer: indices into hidden_states (0 = embeddings, k = after block k, negative
-  /// from the end). Several are concatenated on channels.
+  /// mm_vision_select_layer / vision_feature_layer: indices into hidden_states (0 = embeddings, k = after
+  /// block k, negative from the end). Several are concatenated on channels.
   std::vector<std::int64_t> select_layers = {-2};
   SelectFeature select_feature = SelectFeature::kPatch;
-  bool apply_final_norm = false;           ///< DINOv2: last_hidden_state after `layernorm`
+  bool apply_final_norm = false;  ///< DINOv2: last_hidden_state after `layernorm`
   bool has_cls() const { return kind != TowerKind::kSiglip; }
   std::int64_t grid() const { return input_size / patch_size; }
   std::int64_t num_patches() const { return grid() * grid(); }
   /// Rows the tower hands to the connector for one tile.
-  std::int64_t num_features() const { return num_patches() + (has_cls() && select_feature == SelectFeature::kClsPatch); }
+  std::int64_t num_features() const {
+    return num_patches() + (has_cls() && select_feature == SelectFeature::kClsPatch);
+  }
   bool operator==(const TowerConfig&) const = default;
 };
 
@@ -42,14 +46,16 @@ enum class ConnectorKind { kIdentity, kLinear, kMlp };
 /// mm_projector: [patch merge] -> [LayerNorm] -> Linear -> (act -> Linear) x (depth-1).
 struct ConnectorConfig {
   ConnectorKind kind = ConnectorKind::kMlp;
-  std::int64_t depth = 2;                  ///< n of mlp{n}x_gelu; 1 for linear
-  std::int64_t in_size = 1024;             ///< width of one tower feature (before the merge)
-  std::int64_t hidden_size = 4096;         ///< width out (= decoder width); also the width between the layers
+  std::int64_t depth = 2;           ///< n of mlp{n}x_gelu; 1 for linear
+  std::int64_t in_size = 1024;      ///< width of one tower feature (before the merge)
+  std::int64_t hidden_size = 4096;  ///< width out (= decoder width); also the width between the layers
   Activation act = Activation::kGelu;
   bool bias = true;
-  std::int64_t patch_merge = 1;            ///< mm_patch_merge: k x k neighbours concatenated on channels (pixel shuffle), row-major
-  bool input_norm = false;                 ///< mm_projector_norm: LayerNorm (eps 1e-5) on the merged features
-  bool class_token = false;                ///< mm_projector_class_token: the CLS feature goes through its own Linear+act+Linear and is put first
+  std::int64_t patch_merge =
+      1;  ///< mm_patch_merge: k x k neighbours concatenated on channels (pixel shuffle), row-major
+  bool input_norm = false;   ///< mm_projector_norm: LayerNorm (eps 1e-5) on the merged features
+  bool class_token = false;  ///< mm_projector_class_token: the CLS feature goes through its own
+                             ///< Linear+act+Linear and is put first
   std::int64_t merged_size() const { return in_size * patch_merge * patch_merge; }
   bool operator==(const ConnectorConfig&) const = default;
 };
@@ -58,18 +64,19 @@ enum class RopeType { kDefault, kLinear, kDynamic, kYarn, kLlama3 };
 struct RopeScaling {
   RopeType type = RopeType::kDefault;
   double factor = 1.0;
-  double low_freq_factor = 1.0, high_freq_factor = 4.0;                    // llama3
-  double beta_fast = 32.0, beta_slow = 1.0;                                // yarn
-  std::optional<double> attention_factor, mscale, mscale_all_dim;          // yarn
-  bool truncate = true;                                                    // yarn
-  std::int64_t original_max_position_embeddings = 0;                       ///< 0: max_position_embeddings
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;            // llama3
+  double beta_fast = 32.0, beta_slow = 1.0;                        // yarn
+  std::optional<double> attention_factor, mscale, mscale_all_dim;  // yarn
+  bool truncate = true;                                            // yarn
+  std::int64_t original_max_position_embeddings = 0;               ///< 0: max_position_embeddings
   bool operator==(const RopeScaling&) const = default;
 };
 
 /// One decoder covers Llama, Vicuna, Mistral and Qwen2. Keys equal HF's.
 struct DecoderConfig {
-  std::string model_type = "llama";        ///< for messages and export only: the maths is in the fields below
-  std::int64_t vocab_size = 32000;         ///< rows of the embedding tensor (read from it, not from config.json, on load)
+  std::string model_type = "llama";  ///< for messages and export only: the maths is in the fields below
+  std::int64_t vocab_size =
+      32000;  ///< rows of the embedding tensor (read from it, not from config.json, on load)
   std::int64_t hidden_size = 4096;
   std::int64_t intermediate_size = 11008;
   std::int64_t num_hidden_layers = 32;
@@ -81,12 +88,13 @@ struct DecoderConfig {
   double rope_theta = 10000.0;
   RopeScaling rope_scaling;
   Activation hidden_act = Activation::kSilu;
-  bool attention_bias = false;             ///< q, k, v have biases (Qwen2)
-  bool attention_out_bias = false;         ///< o_proj has one too (Llama attention_bias=true)
+  bool attention_bias = false;      ///< q, k, v have biases (Qwen2)
+  bool attention_out_bias = false;  ///< o_proj has one too (Llama attention_bias=true)
   bool mlp_bias = false;
   bool tie_word_embeddings = false;
-  std::int64_t sliding_window = 0;         ///< 0: none; else a query sees itself and the window-1 keys before it
-  /// Qwen2: layers below this index use full attention even with a window (max_window_layers); 0: all layers windowed.
+  std::int64_t sliding_window = 0;  ///< 0: none; else a query sees itself and the window-1 keys before it
+  /// Qwen2: layers below this index use full attention even with a window (max_window_layers); 0: all
+  /// layers windowed.
   std::int64_t first_sliding_layer = 0;
   bool operator==(const DecoderConfig&) const = default;
 };
@@ -94,25 +102,30 @@ struct DecoderConfig {
 /// A whole model. Text models have no tower.
 struct ModelConfig {
   std::optional<TowerConfig> tower;
-  ConnectorConfig connector;               ///< meaningful only with a tower
+  ConnectorConfig connector;  ///< meaningful only with a tower
   DecoderConfig decoder;
-  std::int64_t image_token_id = -200;      ///< id in Prompt.ids that stands for one image feature (-200: original LLaVA sentinel)
+  std::int64_t image_token_id =
+      -200;  ///< id in Prompt.ids that stands for one image feature (-200: original LLaVA sentinel)
   std::int64_t bos_token_id = -1, pad_token_id = -1;
-  std::vector<std::int64_t> eos_token_ids; ///< config.json's; generation_config.json's win when present
-  std::string torch_dtype = "float32";     ///< how the weights are stored: float32, bfloat16, float16
+  std::vector<std::int64_t> eos_token_ids;  ///< config.json's; generation_config.json's win when present
+  std::string torch_dtype = "float32";      ///< how the weights are stored: float32, bfloat16, float16
   /// Image features of one tile after the connector.
   std::int64_t num_image_tokens() const;
-  /// Error{kUnsupported / kFormat} with every inconsistency at once (head counts, grid % merge, layer indices, absurd sizes).
+  /// Error{kUnsupported / kFormat} with every inconsistency at once (head counts, grid % merge, layer
+  /// indices, absurd sizes).
   void validate() const;
   bool operator==(const ModelConfig&) const = default;
 };
 
 /// Parameters of the model, of its three parts, from the config alone (for memory estimates and `inspect`).
-struct ParameterCount { std::int64_t tower = 0, connector = 0, decoder = 0; std::int64_t total() const { return tower + connector + decoder; } };
+struct ParameterCount {
+  std::int64_t tower = 0, connector = 0, decoder = 0;
+  std::int64_t total() const { return tower + connector + decoder; }
+};
 ParameterCount count_parameters(const ModelConfig& config);
 
 const char* to_string(TowerKind kind);
-const char* to_string(Activation act);   ///< "gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"
+const char* to_string(Activation act);  ///< "gelu", "gelu_pytorch_tanh", "quick_gelu", "silu", "relu"
 Activation activation_from_string(const std::string& name);  ///< HF names; Error{kUnsupported} otherwise
 
 }  // namespace llava

@@ -44,14 +44,15 @@ struct EnumTable<TurnMode> {
 };
 template <>
 struct EnumTable<FeatureCacheMode> {
-  static constexpr std::pair<const char*, FeatureCacheMode> names[] = {{"auto", FeatureCacheMode::kAuto},
+  static constexpr std::pair<const char*, FeatureCacheMode> names[] = {
+      {"auto", FeatureCacheMode::kAuto},
       {"bfloat16", FeatureCacheMode::kBfloat16},
       {"off", FeatureCacheMode::kOff}};
 };
 template <>
 struct EnumTable<Objective> {
-  static constexpr std::pair<const char*, Objective> names[] = {{"lm", Objective::kLm},
-                                                                {"answer_embedding", Objective::kAnswerEmbedding}};
+  static constexpr std::pair<const char*, Objective> names[] = {
+      {"lm", Objective::kLm}, {"answer_embedding", Objective::kAnswerEmbedding}};
 };
 template <>
 struct EnumTable<ScheduleKind> {

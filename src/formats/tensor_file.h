@@ -20,13 +20,14 @@ enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8, kBool,
                    kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K,
                    kU64, kU32, kU16, kF8_E4M3, kF8_E5M2 /* listed and sized; no arithmetic on float8 */ };
 // clang-format on
-const char* to_string(DType dtype);               ///< "F32", "BF16", "I64", "Q4_K"…
-bool is_block_type(DType dtype);                  ///< GGUF quantised blocks
+const char* to_string(DType dtype);  ///< "F32", "BF16", "I64", "Q4_K"…
+bool is_block_type(DType dtype);     ///< GGUF quantised blocks
 /// Elements of one block: 32 or 256 for block types, else 1.
 std::int64_t block_elements(DType dtype);
 /// Bytes of one block (of one element for the other types).
 std::size_t block_bytes(DType dtype);
-/// Bytes of `count` elements (for block types count must be a multiple of the block). Error{kFormat} on overflow.
+/// Bytes of `count` elements (for block types count must be a multiple of the block). Error{kFormat} on
+/// overflow.
 std::size_t byte_size(DType dtype, std::int64_t count);
 
 struct TensorView {
@@ -42,7 +43,7 @@ class TensorFile {
  public:
   virtual ~TensorFile() = default;
   virtual const std::filesystem::path& path() const = 0;
-  virtual const std::vector<TensorView>& tensors() const = 0;   ///< in file order
+  virtual const std::vector<TensorView>& tensors() const = 0;  ///< in file order
   /// safetensors' __metadata__; GGUF's key/values (big arrays included); {} for pickles.
   virtual const Json& metadata() const = 0;
   const TensorView* find(std::string_view name) const;
@@ -57,18 +58,22 @@ std::unique_ptr<TensorFile> open_gguf(const std::filesystem::path& path);
 /// By content (magic), not by file name.
 std::unique_ptr<TensorFile> open_tensor_file(const std::filesystem::path& path);
 
-/// Dequantises / converts `view` to float32, `out` has num_elements() entries, row-major. Bit-equal to gguf-py's
-/// numpy reference. One thread; for several, split it by to_float32_rows. Error{kUnsupported} for float8.
+/// Dequantises / converts `view` to float32, `out` has num_elements() entries, row-major. Bit-equal to
+/// gguf-py's numpy reference. One thread; for several, split it by to_float32_rows. Error{kUnsupported} for
+/// float8.
 void to_float32(const TensorView& view, std::span<float> out);
 /// Rows [begin, end) only: a row is the last dimension, so there are num_elements() / shape.back() of them.
 void to_float32_rows(const TensorView& view, std::int64_t begin, std::int64_t end, std::span<float> out);
 
-/// Writes safetensors atomically, byte for byte as the Python package does (wider dtypes first, then by name, so
-/// every tensor is aligned; header padded to 8 bytes). Data is streamed from the spans, which must live until then.
+/// Writes safetensors atomically, byte for byte as the Python package does (wider dtypes first, then by
+/// name, so every tensor is aligned; header padded to 8 bytes). Data is streamed from the spans, which must
+/// live until then.
 class SafetensorsWriter {
  public:
-  /// Error{kInternal} if the bytes are not shape x dtype or the name is taken, {kUnsupported} for block types.
-  void add(std::string name, DType dtype, std::vector<std::int64_t> shape, std::span<const std::byte> bytes);
+  /// Error{kInternal} if the bytes are not shape x dtype or the name is taken, {kUnsupported} for block
+  /// types.
+  void add(std::string name, DType dtype, std::vector<std::int64_t> shape,
+           std::span<const std::byte> bytes);
   void set_metadata(std::map<std::string, std::string> metadata);
   void write(const std::filesystem::path& path) const;
 

@@ -16,8 +16,9 @@ constexpr std::string_view kSuffixA = ".lora_A.weight", kSuffixB = ".lora_B.weig
 WeightStore open_adapter(const AdapterFiles& adapter) {
   WeightStore store;
   for (const auto& path : adapter.files)
-    store.add(std::shared_ptr<const TensorFile>(open_tensor_file(path)),
-              [](const std::string& name) -> std::optional<std::string> { return canonical_adapter_name(name); });
+    store.add(
+        std::shared_ptr<const TensorFile>(open_tensor_file(path)),
+        [](const std::string& name) -> std::optional<std::string> { return canonical_adapter_name(name); });
   return store;
 }
 
@@ -43,7 +44,8 @@ void apply_adapter(LlavaModel& model, const AdapterFiles& adapter) {
   WeightStore store = open_adapter(adapter);
   std::set<std::string> known;
   for (const NamedParameter& p : model.parameters())
-    if (p.name.ends_with(".weight")) known.insert(p.name.substr(0, p.name.size() - std::string_view(".weight").size()));
+    if (p.name.ends_with(".weight"))
+      known.insert(p.name.substr(0, p.name.size() - std::string_view(".weight").size()));
   std::vector<std::string> modules;
   for (std::string& module : modules_of(store))
     if (known.contains(module)) modules.push_back(std::move(module));

@@ -90,8 +90,8 @@ WeightReport report_weights(const CheckpointInfo& checkpoint) {
   OpenedWeights weights = open_weights(checkpoint, specs_of);
   WeightReport report;
   for (const auto& [canonical, entry] : weights.store.entries())
-    report.rows.push_back({entry.name, canonical, entry.file->path().filename().string(), to_string(entry.view->dtype),
-                           entry.view->shape, entry.view->bytes.size()});
+    report.rows.push_back({entry.name, canonical, entry.file->path().filename().string(),
+                           to_string(entry.view->dtype), entry.view->shape, entry.view->bytes.size()});
   for (const WeightSpec& spec : specs_of(weights.config)) {
     const WeightStore::Entry* entry = weights.store.find(spec.name);
     if (entry == nullptr || entry->view->shape != spec.shape) {

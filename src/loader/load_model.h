@@ -16,16 +16,19 @@ namespace llava {
 
 struct LoadOptions {
   c10::Device device = c10::Device(c10::kCPU);
-  /// Weights are used in this dtype; equal to the stored one on CPU they stay memory-mapped (read-only: see make_writable).
+  /// Weights are used in this dtype; equal to the stored one on CPU they stay memory-mapped (read-only: see
+  /// make_writable).
   c10::ScalarType dtype = c10::ScalarType::Float;
-  bool merge_adapters = true;     ///< false: adapters stay as trainable LoRA pairs
-  /// Seed for a connector that no file holds (the start of training); without it a missing connector is an error.
+  bool merge_adapters = true;  ///< false: adapters stay as trainable LoRA pairs
+  /// Seed for a connector that no file holds (the start of training); without it a missing connector is an
+  /// error.
   std::optional<std::uint64_t> new_connector_seed;
-  std::uint64_t memory_limit_bytes = 0;    ///< 0: what the machine has
+  std::uint64_t memory_limit_bytes = 0;  ///< 0: what the machine has
 };
 
-/// Builds the model and fills it. All missing, unexpected and misshaped tensors are listed in one Error. Before anything is
-/// allocated the bytes needed are compared with the memory there is (Error{kResource} with both numbers).
+/// Builds the model and fills it. All missing, unexpected and misshaped tensors are listed in one Error.
+/// Before anything is allocated the bytes needed are compared with the memory there is (Error{kResource}
+/// with both numbers).
 std::unique_ptr<LlavaModel> load_model(const CheckpointInfo& checkpoint, const LoadOptions& options);
 
 /// A vision tower alone, of any layout that has one. Weights as in load_model.
@@ -35,16 +38,22 @@ struct LoadedTower {
 };
 LoadedTower load_tower(const CheckpointInfo& checkpoint, const LoadOptions& options);
 
-/// Every tensor of the checkpoint with its canonical name; what is missing or unexpected. For `inspect weights`.
+/// Every tensor of the checkpoint with its canonical name; what is missing or unexpected. For `inspect
+/// weights`.
 struct WeightReport {
-  struct Row { std::string name, canonical, file, dtype; std::vector<std::int64_t> shape; std::size_t bytes; };
+  struct Row {
+    std::string name, canonical, file, dtype;
+    std::vector<std::int64_t> shape;
+    std::size_t bytes;
+  };
   std::vector<Row> rows;
   std::vector<std::string> missing, unexpected, misshaped;
 };
 WeightReport report_weights(const CheckpointInfo& checkpoint);
 
-/// Seeded random weights of a config (tests, `--model random:RECIPE`): matrices N(0, 1/fan_in), norms near 1, so that
-/// activations and logits are O(1). A tensor's numbers depend on the seed and its name only.
-std::unique_ptr<LlavaModel> random_model(const ModelConfig& config, std::uint64_t seed, const LoadOptions& options);
+/// Seeded random weights of a config (tests, `--model random:RECIPE`): matrices N(0, 1/fan_in), norms near
+/// 1, so that activations and logits are O(1). A tensor's numbers depend on the seed and its name only.
+std::unique_ptr<LlavaModel> random_model(const ModelConfig& config, std::uint64_t seed,
+                                         const LoadOptions& options);
 
 }  // namespace llava

@@ -53,11 +53,13 @@ void check_memory(const MemoryNeed& need, const MemoryStatus& status, std::strin
   const std::uint64_t all = need.owned_bytes + need.mapped_bytes;
   if (need.owned_bytes <= status.available_bytes && all <= status.total_bytes) return;
   throw Error(ErrorKind::kResource,
-              fmt::format("{} needs {:.1f} GiB of memory ({:.1f} GiB to allocate, {:.1f} GiB mapped from files), but {:.1f} "
+              fmt::format("{} needs {:.1f} GiB of memory ({:.1f} GiB to allocate, {:.1f} GiB mapped from "
+                          "files), but {:.1f} "
                           "GiB are available of {:.1f} GiB",
-                          what, gib(all), gib(need.owned_bytes), gib(need.mapped_bytes), gib(status.available_bytes),
-                          gib(status.total_bytes)),
-              "use --dtype as stored (bfloat16 weights stay mapped), a smaller model, or a machine with more memory");
+                          what, gib(all), gib(need.owned_bytes), gib(need.mapped_bytes),
+                          gib(status.available_bytes), gib(status.total_bytes)),
+              "use --dtype as stored (bfloat16 weights stay mapped), a smaller model, or a machine with "
+              "more memory");
 }
 
 }  // namespace llava

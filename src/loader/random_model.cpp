@@ -11,7 +11,8 @@ namespace {
 
 class RandomReader final : public WeightReader {
  public:
-  RandomReader(std::uint64_t seed, bool tied, const LoadOptions& options) : seed_(seed), tied_(tied), options_(options) {}
+  RandomReader(std::uint64_t seed, bool tied, const LoadOptions& options)
+      : seed_(seed), tied_(tied), options_(options) {}
 
   at::Tensor read(const std::string& name, const std::vector<std::int64_t>& shape) override {
     at::Tensor tensor = at::empty(shape, at::kFloat);
@@ -20,7 +21,8 @@ class RandomReader final : public WeightReader {
     if (shape.size() == 1) {
       tensor.normal_(is_weight ? 1.0 : 0.0, 0.1, generator);
     } else if (name.ends_with("embed_tokens.weight")) {
-      tensor.normal_(0.0, tied_ ? 0.25 : 1.0, generator);  // smaller when tied, or each token would predict itself
+      tensor.normal_(0.0, tied_ ? 0.25 : 1.0,
+                     generator);  // smaller when tied, or each token would predict itself
     } else if (name.find("position_embedding") != std::string::npos) {
       tensor.normal_(0.0, 0.3, generator);
     } else {
@@ -37,7 +39,8 @@ class RandomReader final : public WeightReader {
 
 }  // namespace
 
-std::unique_ptr<LlavaModel> random_model(const ModelConfig& config, std::uint64_t seed, const LoadOptions& options) {
+std::unique_ptr<LlavaModel> random_model(const ModelConfig& config, std::uint64_t seed,
+                                         const LoadOptions& options) {
   const c10::InferenceMode trainable_tensors(false);
   check_load_memory({.owned_bytes = bytes_of(weight_specs(config), options.dtype)}, options, "this model");
   RandomReader reader(seed, config.decoder.tie_word_embeddings, options);

@@ -8,22 +8,23 @@ namespace llava {
 namespace {
 
 struct Rule {
-  std::string_view from, to;               ///< prefix -> prefix
+  std::string_view from, to;  ///< prefix -> prefix
 };
 
 /// Ordered: the first prefix that fits is rewritten. Longer ones stand before those they begin with.
 constexpr Rule kModelRules[] = {
-    {"model.vision_tower.vision_tower.vision_model.", "vision_tower."},  // original LLaVA, tuned tower inside
+    {"model.vision_tower.vision_tower.vision_model.",
+     "vision_tower."},  // original LLaVA, tuned tower inside
     {"model.vision_tower.vision_tower.", "vision_tower."},
-    {"model.vision_tower.vision_model.", "vision_tower."},               // llava-hf since 4.52
+    {"model.vision_tower.vision_model.", "vision_tower."},  // llava-hf since 4.52
     {"model.vision_tower.", "vision_tower."},
-    {"vision_tower.vision_model.", "vision_tower."},                     // llava-hf on the hub
+    {"vision_tower.vision_model.", "vision_tower."},  // llava-hf on the hub
     {"vision_tower.", "vision_tower."},
     {"model.multi_modal_projector.linear_1.", "mm_projector.0."},
     {"model.multi_modal_projector.linear_2.", "mm_projector.2."},
     {"multi_modal_projector.linear_1.", "mm_projector.0."},
     {"multi_modal_projector.linear_2.", "mm_projector.2."},
-    {"model.mm_projector.", "mm_projector."},                            // original LLaVA
+    {"model.mm_projector.", "mm_projector."},  // original LLaVA
     {"mm_projector.", "mm_projector."},
     {"model.image_newline", "image_newline"},
     {"image_newline", "image_newline"},
@@ -32,23 +33,31 @@ constexpr Rule kModelRules[] = {
     {"language_model.model.", "language_model."},
     {"model.language_model.", "language_model."},
     {"language_model.", "language_model."},
-    {"model.", "language_model."},                                       // a text model
-    {"vision_model.", "vision_tower."},                                  // a vision model alone
+    {"model.", "language_model."},       // a text model
+    {"vision_model.", "vision_tower."},  // a vision model alone
 };
 
 constexpr Rule kTowerRules[] = {
-    {"vision_tower.vision_model.", "vision_tower."}, {"vision_tower.", "vision_tower."},
-    {"vision_model.", "vision_tower."},              {"dinov2.", "vision_tower."},
-    {"embeddings.", "vision_tower.embeddings."},     {"encoder.", "vision_tower.encoder."},
-    {"layernorm.", "vision_tower.layernorm."},       {"pre_layrnorm.", "vision_tower.pre_layrnorm."},
+    {"vision_tower.vision_model.", "vision_tower."},
+    {"vision_tower.", "vision_tower."},
+    {"vision_model.", "vision_tower."},
+    {"dinov2.", "vision_tower."},
+    {"embeddings.", "vision_tower.embeddings."},
+    {"encoder.", "vision_tower.encoder."},
+    {"layernorm.", "vision_tower.layernorm."},
+    {"pre_layrnorm.", "vision_tower.pre_layrnorm."},
     {"post_layernorm.", "vision_tower.post_layernorm."},
 };
 
 constexpr Rule kGgufBlockRules[] = {
-    {"attn_q.", "self_attn.q_proj."},        {"attn_k.", "self_attn.k_proj."},
-    {"attn_v.", "self_attn.v_proj."},        {"attn_output.", "self_attn.o_proj."},
-    {"ffn_gate.", "mlp.gate_proj."},         {"ffn_up.", "mlp.up_proj."},
-    {"ffn_down.", "mlp.down_proj."},         {"attn_norm.", "input_layernorm."},
+    {"attn_q.", "self_attn.q_proj."},
+    {"attn_k.", "self_attn.k_proj."},
+    {"attn_v.", "self_attn.v_proj."},
+    {"attn_output.", "self_attn.o_proj."},
+    {"ffn_gate.", "mlp.gate_proj."},
+    {"ffn_up.", "mlp.up_proj."},
+    {"ffn_down.", "mlp.down_proj."},
+    {"attn_norm.", "input_layernorm."},
     {"ffn_norm.", "post_attention_layernorm."},
 };
 
@@ -60,7 +69,8 @@ constexpr Rule kGgufRules[] = {
 
 std::optional<std::string> rewrite(std::string_view name, std::span<const Rule> rules) {
   for (const Rule& rule : rules)
-    if (name.starts_with(rule.from)) return std::string(rule.to) + std::string(name.substr(rule.from.size()));
+    if (name.starts_with(rule.from))
+      return std::string(rule.to) + std::string(name.substr(rule.from.size()));
   return std::nullopt;
 }
 
@@ -70,7 +80,9 @@ std::string_view strip_peft(std::string_view name) {
   return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
 }
 
-bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+bool contains(std::string_view text, std::string_view part) {
+  return text.find(part) != std::string_view::npos;
+}
 
 }  // namespace
 
@@ -90,14 +102,17 @@ std::string canonical_gguf_name(std::string_view name) {
   if (end == kBlock.size() || end == name.size() || name[end] != '.') return std::string(name);
   const auto rest = rewrite(name.substr(end + 1), kGgufBlockRules);
   if (!rest) return std::string(name);
-  return "language_model.layers." + std::string(name.substr(kBlock.size(), end - kBlock.size())) + "." + *rest;
+  return "language_model.layers." + std::string(name.substr(kBlock.size(), end - kBlock.size())) + "." +
+         *rest;
 }
 
 std::string canonical_adapter_name(std::string_view name) {
   std::string found = canonical_name(name, WeightSource::Part::kAll);
-  for (const std::string_view side : {".lora_A.", ".lora_B."}) {  // some PEFT versions keep the adapter's name
+  for (const std::string_view side :
+       {".lora_A.", ".lora_B."}) {  // some PEFT versions keep the adapter's name
     const std::string with_name = std::string(side) + "default.";
-    if (const auto at = found.find(with_name); at != std::string::npos) found.replace(at, with_name.size(), side);
+    if (const auto at = found.find(with_name); at != std::string::npos)
+      found.replace(at, with_name.size(), side);
   }
   return found;
 }
@@ -105,8 +120,8 @@ std::string canonical_adapter_name(std::string_view name) {
 bool is_legally_unused(const std::string& canonical, const std::set<std::string, std::less<>>& wanted) {
   if (wanted.contains(canonical)) return false;
   if (canonical.ends_with(".rotary_emb.inv_freq") || canonical.ends_with(".position_ids")) return true;
-  for (const std::string_view prefix : {"text_model.", "visual_projection.", "text_projection.", "logit_scale",
-                                        "logit_bias", "classifier."})
+  for (const std::string_view prefix : {"text_model.", "visual_projection.", "text_projection.",
+                                        "logit_scale", "logit_bias", "classifier."})
     if (canonical.starts_with(prefix)) return true;
   if (!canonical.starts_with("vision_tower.")) return false;
   if (contains(canonical, ".mask_token") || contains(canonical, "vision_tower.head.")) return true;

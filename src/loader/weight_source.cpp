@@ -33,7 +33,8 @@ std::string canonical(const TensorFile& file, const std::string& name, WeightSou
 }
 
 /// What the tensors say about the config: vocabulary rows, and a head that is not stored is the embedding.
-void apply_tensors_to_config(ModelConfig& config, const std::vector<std::pair<std::string, const TensorView*>>& tensors) {
+void apply_tensors_to_config(ModelConfig& config,
+                             const std::vector<std::pair<std::string, const TensorView*>>& tensors) {
   bool has_head = false;
   for (const auto& [name, view] : tensors) {
     has_head = has_head || name == "lm_head.weight";
@@ -52,28 +53,34 @@ OpenedWeights open_weights(const CheckpointInfo& checkpoint, SpecsOf specs_of) {
   std::vector<std::pair<std::string, const TensorView*>> tensors;
   for (const WeightSource& source : checkpoint.weights) {
     const auto& [file, part] = files.emplace_back(opened(source), source.part);
-    for (const TensorView& view : file->tensors()) tensors.emplace_back(canonical(*file, view.name, part), &view);
-    if (is_gguf(*file) && file->metadata().at("general.architecture") == "llama") opened_weights.permuted.insert(file.get());
+    for (const TensorView& view : file->tensors())
+      tensors.emplace_back(canonical(*file, view.name, part), &view);
+    if (is_gguf(*file) && file->metadata().at("general.architecture") == "llama")
+      opened_weights.permuted.insert(file.get());
   }
   apply_tensors_to_config(opened_weights.config, tensors);
   const Wanted wanted = names_of(specs_of(opened_weights.config));
   const bool tied = opened_weights.config.decoder.tie_word_embeddings;
   for (const auto& [file, part] : files) {
-    opened_weights.store.add(file, [&, &f = *file, p = part](const std::string& name) -> std::optional<std::string> {
-      const std::string found = canonical(f, name, p);
-      if (is_legally_unused(found, wanted) || (tied && found == "lm_head.weight")) return std::nullopt;
-      return found;
-    });
+    opened_weights.store.add(
+        file, [&, &f = *file, p = part](const std::string& name) -> std::optional<std::string> {
+          const std::string found = canonical(f, name, p);
+          if (is_legally_unused(found, wanted) || (tied && found == "lm_head.weight")) return std::nullopt;
+          return found;
+        });
   }
   return opened_weights;
 }
 
-MemoryNeed memory_need(const OpenedWeights& weights, const std::vector<WeightSpec>& specs, const LoadOptions& options) {
+MemoryNeed memory_need(const OpenedWeights& weights, const std::vector<WeightSpec>& specs,
+                       const LoadOptions& options) {
   MemoryNeed need;
   for (const WeightSpec& spec : specs) {
-    const std::uint64_t bytes = static_cast<std::uint64_t>(spec.num_elements()) * c10::elementSize(options.dtype);
+    const std::uint64_t bytes =
+        static_cast<std::uint64_t>(spec.num_elements()) * c10::elementSize(options.dtype);
     const WeightStore::Entry* entry = weights.store.find(spec.name);
-    const bool in_place = entry != nullptr && is_in_place(*entry->view, options.dtype) && options.device.is_cpu();
+    const bool in_place =
+        entry != nullptr && is_in_place(*entry->view, options.dtype) && options.device.is_cpu();
     (in_place ? need.mapped_bytes : need.owned_bytes) += bytes;
   }
   if (!options.device.is_cpu()) need.owned_bytes = 0;  // the weights go to the device, tensor by tensor
@@ -82,7 +89,8 @@ MemoryNeed memory_need(const OpenedWeights& weights, const std::vector<WeightSpe
 
 at::Tensor StoreReader::read(const std::string& name, const std::vector<std::int64_t>& shape) {
   if (options_.new_connector_seed && name.starts_with("mm_projector.") && !weights_.store.contains(name))
-    return new_connector_tensor(name, shape, *options_.new_connector_seed).to(options_.device, options_.dtype);
+    return new_connector_tensor(name, shape, *options_.new_connector_seed)
+        .to(options_.device, options_.dtype);
   const at::Tensor tensor = weights_.store.take(name, shape, options_.dtype);
   return unpermute(name, tensor).to(options_.device);
 }
@@ -109,7 +117,8 @@ std::uint64_t seed_of(std::string_view name, std::uint64_t seed) {
   return hash;
 }
 
-at::Tensor new_connector_tensor(const std::string& name, const std::vector<std::int64_t>& shape, std::uint64_t seed) {
+at::Tensor new_connector_tensor(const std::string& name, const std::vector<std::int64_t>& shape,
+                                std::uint64_t seed) {
   const bool is_weight = name.ends_with(".weight");
   if (name.starts_with("mm_projector.norm.")) return at::full(shape, is_weight ? 1.0 : 0.0, at::kFloat);
   auto generator = at::make_generator<at::CPUGeneratorImpl>(seed_of(name, seed));

@@ -15,15 +15,16 @@ namespace llava {
 /// A checkpoint's files under canonical names, and the config with the facts only tensors tell.
 struct OpenedWeights {
   WeightStore store;
-  ModelConfig config;                      ///< vocabulary rows and tied head as the tensors say
-  std::set<const TensorFile*> permuted;    ///< llama.cpp's llama files, whose q and k rows are interleaved
+  ModelConfig config;                    ///< vocabulary rows and tied head as the tensors say
+  std::set<const TensorFile*> permuted;  ///< llama.cpp's llama files, whose q and k rows are interleaved
 };
 /// `specs_of` lists what the caller needs of the config (whole model or tower).
 using SpecsOf = std::vector<WeightSpec> (*)(const ModelConfig&);
 OpenedWeights open_weights(const CheckpointInfo& checkpoint, SpecsOf specs_of);
 
 /// Bytes that `specs` take as options.dtype: mapped where the file's numbers are used in place.
-MemoryNeed memory_need(const OpenedWeights& weights, const std::vector<WeightSpec>& specs, const LoadOptions& options);
+MemoryNeed memory_need(const OpenedWeights& weights, const std::vector<WeightSpec>& specs,
+                       const LoadOptions& options);
 
 std::uint64_t bytes_of(const std::vector<WeightSpec>& specs, c10::ScalarType dtype);
 /// check_memory against the machine, or options.memory_limit_bytes.
@@ -41,14 +42,16 @@ class StoreReader final : public WeightReader {
   const LoadOptions& options_;
 };
 
-/// Undoes llama.cpp's reordering of q and k rows for its rotary layout: pairs (2i, 2i+1) back to halves (i, i + d/2).
+/// Undoes llama.cpp's reordering of q and k rows for its rotary layout: pairs (2i, 2i+1) back to halves (i,
+/// i + d/2).
 at::Tensor undo_llama_cpp_permutation(const at::Tensor& weight, std::int64_t heads);
 
 /// Seed of one tensor's random numbers, so that they do not depend on the order of reading.
 std::uint64_t seed_of(std::string_view name, std::uint64_t seed);
 
 /// A new connector tensor as torch.nn.Linear starts (uniform +-1/sqrt(fan_in)); norms 1 and 0.
-at::Tensor new_connector_tensor(const std::string& name, const std::vector<std::int64_t>& shape, std::uint64_t seed);
+at::Tensor new_connector_tensor(const std::string& name, const std::vector<std::int64_t>& shape,
+                                std::uint64_t seed);
 
 /// Applies the checkpoint's adapters: merged into the weights, or kept as LoRA pairs.
 void apply_adapters(LlavaModel& model, const CheckpointInfo& checkpoint, const LoadOptions& options);

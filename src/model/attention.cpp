@@ -18,19 +18,21 @@ at::Tensor additive(const at::Tensor& allowed, const at::Tensor& like) {
 
 /// Slot of each query, [B,T] or [1,T] where all rows agree.
 at::Tensor query_slots(const KvCache* cache, std::int64_t num_tokens, const at::Device& device) {
-  const at::Tensor steps = at::arange(num_tokens, at::TensorOptions().dtype(at::kLong).device(device)).unsqueeze(0);
+  const at::Tensor steps =
+      at::arange(num_tokens, at::TensorOptions().dtype(at::kLong).device(device)).unsqueeze(0);
   if (cache == nullptr) return steps;
   if (cache->uniform()) return steps + cache->lengths()[0];
   return steps + at::tensor(cache->lengths(), at::kLong).to(device).unsqueeze(1);
 }
 
-/// A token sees the shared prefix (branch 0), its group's node and the earlier tokens of its own branch (Prompt::branch); a
-/// window counts rotary positions.
+/// A token sees the shared prefix (branch 0), its group's node and the earlier tokens of its own branch
+/// (Prompt::branch); a window counts rotary positions.
 at::Tensor branch_allowed(const MultimodalBatch& batch, const at::Tensor& causal, std::int64_t window,
                           const at::Device& device) {
   const at::Tensor branch = batch.branch.to(device), own = branch.unsqueeze(2), other = branch.unsqueeze(1);
   const at::Tensor node = own.sub(own.remainder(kBranchGroup));
-  at::Tensor allowed = causal.logical_and(other.eq(0).logical_or(other.eq(own)).logical_or(other.eq(node)));  // [B,T,T]
+  at::Tensor allowed =
+      causal.logical_and(other.eq(0).logical_or(other.eq(own)).logical_or(other.eq(node)));  // [B,T,T]
   if (window > 0) {
     const at::Tensor positions = batch.positions.to(device);
     allowed = allowed.logical_and((positions.unsqueeze(2) - positions.unsqueeze(1)).lt(window));
@@ -49,7 +51,8 @@ AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_toke
                              std::int64_t window, const at::Tensor& like) {
   const std::int64_t past = cache == nullptr ? 0 : cache->max_length(), total = past + num_tokens;
   const bool windowed = window > 0 && total > window;
-  if (batch.branch.defined() && cache != nullptr) fail(ErrorKind::kInternal, "branches cannot be decoded with a cache");
+  if (batch.branch.defined() && cache != nullptr)
+    fail(ErrorKind::kInternal, "branches cannot be decoded with a cache");
   if (!windowed && !batch.branch.defined()) {
     // right padding lies behind the real tokens, so causality alone hides it
     if (past == 0) return {true, {}};
@@ -67,15 +70,18 @@ AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_toke
   return {false, additive(allowed, like)};
 }
 
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan) {
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                  const AttentionPlan& plan) {
   const std::int64_t b = q.size(0), h = q.size(1), t = q.size(2), d = q.size(3), groups = h / k.size(1);
   const auto mask = plan.mask.defined() ? std::optional<at::Tensor>(plan.mask) : std::nullopt;
   if (groups > 1 && t == 1 && !plan.causal) {
-    // one query: the heads of a group are rows against the same keys, so the cache is read once and never copied
+    // one query: the heads of a group are rows against the same keys, so the cache is read once and never
+    // copied
     const at::Tensor rows = q.reshape({b, k.size(1), groups, d});
     return at::scaled_dot_product_attention(rows, k, v, mask).reshape({b, 1, h * d});
   }
-  const at::Tensor keys = groups > 1 ? expand_heads(k, groups) : k, values = groups > 1 ? expand_heads(v, groups) : v;
+  const at::Tensor keys = groups > 1 ? expand_heads(k, groups) : k,
+                   values = groups > 1 ? expand_heads(v, groups) : v;
   return at::scaled_dot_product_attention(q, keys, values, mask, 0.0, plan.causal)
       .transpose(1, 2)
       .reshape({b, t, h * d});

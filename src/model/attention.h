@@ -13,12 +13,12 @@ class KvCache;
 
 /// Who sees whom in one forward pass, made once and shared by all layers.
 struct AttentionPlan {
-  bool causal = false;                     ///< plain causal over the new tokens themselves: no mask needed
-  at::Tensor mask;                         ///< [B or 1,1,T,S] additive in the model's dtype, or undefined: all keys are seen
+  bool causal = false;  ///< plain causal over the new tokens themselves: no mask needed
+  at::Tensor mask;      ///< [B or 1,1,T,S] additive in the model's dtype, or undefined: all keys are seen
 };
 
-/// `window` 0: none. Without a cache keys are the batch's own tokens; with one they are its slots [0, max length + T).
-/// Error{kInternal} for branches together with a cache.
+/// `window` 0: none. Without a cache keys are the batch's own tokens; with one they are its slots [0, max
+/// length + T). Error{kInternal} for branches together with a cache.
 AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_tokens, const KvCache* cache,
                              std::int64_t window, const at::Tensor& like);
 

@@ -5,16 +5,18 @@
 
 namespace llava {
 
-/// What a forward pass eats; filled by batch/collate only.   B rows, T tokens (right-padded), M tiles over all rows
+/// What a forward pass eats; filled by batch/collate only.   B rows, T tokens (right-padded), M tiles over
+/// all rows
 struct MultimodalBatch {
-  at::Tensor ids;             ///< [B,T] int64; image positions hold any valid id, they are overwritten
-  at::Tensor labels;          ///< [B,T] int64, -100 = ignore; undefined when generating
-  at::Tensor positions;       ///< [B,T] int64
-  at::Tensor lengths;         ///< [B] int64, real tokens of each row
-  at::Tensor branch;          ///< [B,T] int32 or undefined (Prompt::branch)
-  at::Tensor pixels;          ///< [M,3,H,W] float32, or undefined
-  at::Tensor features;        ///< [M,P,C] tower features instead of pixels (cached, frozen tower), or undefined
-  at::Tensor media_rows;      ///< [N] int64 flat positions (b*T+t) of the N image features, in order; undefined without media
+  at::Tensor ids;         ///< [B,T] int64; image positions hold any valid id, they are overwritten
+  at::Tensor labels;      ///< [B,T] int64, -100 = ignore; undefined when generating
+  at::Tensor positions;   ///< [B,T] int64
+  at::Tensor lengths;     ///< [B] int64, real tokens of each row
+  at::Tensor branch;      ///< [B,T] int32 or undefined (Prompt::branch)
+  at::Tensor pixels;      ///< [M,3,H,W] float32, or undefined
+  at::Tensor features;    ///< [M,P,C] tower features instead of pixels (cached, frozen tower), or undefined
+  at::Tensor media_rows;  ///< [N] int64 flat positions (b*T+t) of the N image features, in order; undefined
+                          ///< without media
 };
 
 }  // namespace llava

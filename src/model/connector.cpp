@@ -12,8 +12,8 @@ namespace {
 
 constexpr double kInputNormEps = 1e-5;
 
-void build_mlp(std::vector<Linear>& layers, Builder& builder, const std::string& name, const ConnectorConfig& c,
-               std::int64_t in, bool numbered) {
+void build_mlp(std::vector<Linear>& layers, Builder& builder, const std::string& name,
+               const ConnectorConfig& c, std::int64_t in, bool numbered) {
   layers.resize(static_cast<std::size_t>(c.depth));  // sized once: linears must not move after registration
   for (std::int64_t i = 0; i < c.depth; ++i)
     builder.linear(layers[static_cast<std::size_t>(i)], numbered ? fmt::format("{}.{}", name, 2 * i) : name,
@@ -27,7 +27,8 @@ Connector::Connector(const ConnectorConfig& config, Builder& builder) : config_(
   if (config.kind == ConnectorKind::kIdentity) return;
   const bool numbered = config.kind == ConnectorKind::kMlp;
   build_mlp(layers_, builder, "mm_projector", config, config.merged_size(), numbered);
-  if (config.class_token) build_mlp(class_token_, builder, "mm_projector.class_token", config, config.in_size, true);
+  if (config.class_token)
+    build_mlp(class_token_, builder, "mm_projector.class_token", config, config.in_size, true);
 }
 
 at::Tensor Connector::forward(const at::Tensor& features) const {
@@ -44,10 +45,11 @@ at::Tensor Connector::merge_patches(const at::Tensor& patches) const {
   const std::int64_t k = config_.patch_merge, tiles = patches.size(0), width = patches.size(2);
   const auto grid = static_cast<std::int64_t>(std::lround(std::sqrt(static_cast<double>(patches.size(1)))));
   if (grid * grid != patches.size(1) || grid % k != 0)
-    fail(ErrorKind::kInput, "{} patches cannot be merged {} x {}: they are not a square grid divisible by {}",
-         patches.size(1), k, k, k);
+    fail(ErrorKind::kInput,
+         "{} patches cannot be merged {} x {}: they are not a square grid divisible by {}", patches.size(1),
+         k, k, k);
   return patches.reshape({tiles, grid / k, k, grid / k, k, width})
-      .permute({0, 1, 3, 2, 4, 5})                                // [M,g/k,g/k,k,k,C]
+      .permute({0, 1, 3, 2, 4, 5})  // [M,g/k,g/k,k,k,C]
       .reshape({tiles, grid / k * (grid / k), k * k * width});
 }
 

@@ -39,7 +39,9 @@ at::Tensor Decoder::forward(const at::Tensor& embeds, const MultimodalBatch& bat
   at::Tensor x = embeds;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     if (runner) {
-      x = runner(static_cast<int>(i), [this, i, context](const at::Tensor& in) { return block(i, in, *context); }, x);
+      x = runner(
+          static_cast<int>(i), [this, i, context](const at::Tensor& in) { return block(i, in, *context); },
+          x);
     } else {
       x = block(i, x, *context);
     }
@@ -48,7 +50,8 @@ at::Tensor Decoder::forward(const at::Tensor& embeds, const MultimodalBatch& bat
     std::vector<std::int64_t> added(static_cast<std::size_t>(embeds.size(0)), embeds.size(1));
     if (batch.lengths.defined()) {
       const at::Tensor lengths = batch.lengths.cpu().contiguous();
-      added.assign(lengths.const_data_ptr<std::int64_t>(), lengths.const_data_ptr<std::int64_t>() + lengths.numel());
+      added.assign(lengths.const_data_ptr<std::int64_t>(),
+                   lengths.const_data_ptr<std::int64_t>() + lengths.numel());
     }
     cache->advance(added);
   }
@@ -77,8 +80,10 @@ at::Tensor Decoder::block(std::size_t index, const at::Tensor& x, const Context&
 at::Tensor Decoder::attention(std::size_t index, const at::Tensor& x, const Context& context) const {
   const Layer& layer = layers_[index];
   const std::int64_t b = x.size(0), t = x.size(1), d = config_.head_dim;
-  at::Tensor q = rotate(layer.q(x).view({b, t, config_.num_attention_heads, d}), context.rope.cos, context.rope.sin);
-  at::Tensor k = rotate(layer.k(x).view({b, t, config_.num_key_value_heads, d}), context.rope.cos, context.rope.sin);
+  at::Tensor q =
+      rotate(layer.q(x).view({b, t, config_.num_attention_heads, d}), context.rope.cos, context.rope.sin);
+  at::Tensor k =
+      rotate(layer.k(x).view({b, t, config_.num_key_value_heads, d}), context.rope.cos, context.rope.sin);
   at::Tensor v = layer.v(x).view({b, t, config_.num_key_value_heads, d});
   q = q.transpose(1, 2), k = k.transpose(1, 2), v = v.transpose(1, 2);  // [B,H,T,d], [B,K,T,d]
   if (context.cache != nullptr)

@@ -16,7 +16,7 @@ namespace llava {
 class Decoder {
  public:
   Decoder(const DecoderConfig& config, Builder& builder);
-  at::Tensor embed_tokens(const at::Tensor& ids) const;   ///< [B,T] -> [B,T,D]
+  at::Tensor embed_tokens(const at::Tensor& ids) const;  ///< [B,T] -> [B,T,D]
   /// Embeddings [B,T,D] -> hidden states after the last norm [B,T,D]; appends to `cache` when given.
   at::Tensor forward(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache,
                      const LlavaModel::LayerRunner& runner);

@@ -10,21 +10,22 @@
 namespace llava {
 namespace {
 
-/// Zeroed memory whose pages cost nothing until they are written (calloc maps large blocks lazily): a long capacity is free
-/// until it is used. Zeros also keep masked slots finite.
+/// Zeroed memory whose pages cost nothing until they are written (calloc maps large blocks lazily): a long
+/// capacity is free until it is used. Zeros also keep masked slots finite.
 at::Tensor lazy_zeros(const std::vector<std::int64_t>& shape, c10::ScalarType dtype, c10::Device device) {
   const auto options = at::TensorOptions().dtype(dtype).device(device);
   if (!device.is_cpu()) return at::zeros(shape, options);
   const auto bytes = static_cast<std::size_t>(c10::multiply_integers(shape)) * c10::elementSize(dtype);
   void* memory = std::calloc(std::max<std::size_t>(bytes, 1), 1);
   if (memory == nullptr) fail(ErrorKind::kResource, "no memory for {} bytes of KV cache", bytes);
-  return at::from_blob(memory, shape, [](void* p) { std::free(p); }, options);
+  return at::from_blob(
+      memory, shape, [](void* p) { std::free(p); }, options);
 }
 
 }  // namespace
 
-KvCache::KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t capacity, c10::ScalarType dtype,
-                 c10::Device device)
+KvCache::KvCache(const DecoderConfig& config, std::int64_t batch, std::int64_t capacity,
+                 c10::ScalarType dtype, c10::Device device)
     : batch_(batch), capacity_(capacity), lengths_(static_cast<std::size_t>(batch), 0) {
   LLAVA_ASSERT(batch > 0 && capacity > 0, "a cache holds something");
   const std::vector<std::int64_t> shape = {batch, config.num_key_value_heads, capacity, config.head_dim};
@@ -54,7 +55,8 @@ std::pair<at::Tensor, at::Tensor> KvCache::append(std::int64_t layer, const at::
   const std::int64_t added = keys.size(2), total = max_length() + added;
   LLAVA_ASSERT(keys.size(0) == batch_, "one cache row for each batch row");
   if (total > capacity_)
-    fail(ErrorKind::kResource, "the context is full: {} tokens do not fit a KV cache of {}", total, capacity_);
+    fail(ErrorKind::kResource, "the context is full: {} tokens do not fit a KV cache of {}", total,
+         capacity_);
   at::Tensor& k = keys_[static_cast<std::size_t>(layer)];
   at::Tensor& v = values_[static_cast<std::size_t>(layer)];
   if (uniform()) {

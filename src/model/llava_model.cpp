@@ -52,7 +52,7 @@ class Model final : public LlavaModel {
   std::unique_ptr<VisionTower> tower_;
   std::optional<Connector> connector_;
   std::optional<Decoder> decoder_;
-  at::Tensor head_;                        ///< undefined: tied to the embedding
+  at::Tensor head_;  ///< undefined: tied to the embedding
   LayerRunner runner_;
 };
 
@@ -100,7 +100,8 @@ at::Tensor Model::embed(const MultimodalBatch& batch, ForwardTrace* trace) {
   }
   const std::int64_t found = media.defined() ? media.size(0) * media.size(1) : 0;
   if (found != spans)
-    fail(ErrorKind::kInternal, "the prompt has places for {} image features, the images give {}", spans, found);
+    fail(ErrorKind::kInternal, "the prompt has places for {} image features, the images give {}", spans,
+         found);
   if (media.defined()) {
     if (trace != nullptr) trace->projected = media;
     embeds = embeds.flatten(0, 1)
@@ -112,14 +113,14 @@ at::Tensor Model::embed(const MultimodalBatch& batch, ForwardTrace* trace) {
 }
 
 at::Tensor Model::decode(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache) {
-  LLAVA_ASSERT(embeds.dim() == 3 && batch.positions.defined() && batch.positions.size(0) == embeds.size(0) &&
-                   batch.positions.size(1) == embeds.size(1),
+  LLAVA_ASSERT(embeds.dim() == 3 && batch.positions.defined() &&
+                   batch.positions.size(0) == embeds.size(0) && batch.positions.size(1) == embeds.size(1),
                "embeddings [B,T,D] with positions [B,T]");
   return decoder_->forward(embeds, batch, cache, runner_);
 }
 
-/// Flat rows [N] of hidden states that predict a label, and those labels. The first token of a branch cannot be trained:
-/// its predictor is not the token before it.
+/// Flat rows [N] of hidden states that predict a label, and those labels. The first token of a branch
+/// cannot be trained: its predictor is not the token before it.
 std::pair<at::Tensor, at::Tensor> supervised(const MultimodalBatch& batch, const at::Device& device) {
   const at::Tensor labels = batch.labels.to(device);
   at::Tensor next = at::full_like(labels, -100);
@@ -139,7 +140,8 @@ LlavaModel::Loss Model::loss(const MultimodalBatch& batch, ForwardTrace* trace) 
   const at::Tensor hidden = decode(embed(batch, trace), batch, nullptr);
   if (trace != nullptr) trace->final_hidden = hidden;
   const auto [rows, targets] = supervised(batch, device_);
-  const std::int64_t chunk = std::clamp<std::int64_t>(kLossChunkElements / config_.decoder.vocab_size, 1, 4096);
+  const std::int64_t chunk =
+      std::clamp<std::int64_t>(kLossChunkElements / config_.decoder.vocab_size, 1, 4096);
   const at::Tensor picked = hidden.flatten(0, 1).index_select(0, rows);
   return {linear_cross_entropy(picked, head(), targets, chunk), rows.numel()};
 }
@@ -182,8 +184,10 @@ std::vector<std::string> Model::add_lora(const LoraConfig& lora) {
   std::vector<std::string> names;
   for (Linear* linear : builder_.linears) {
     if (!wanted(linear->name)) continue;
-    const double bound = 1.0 / std::sqrt(static_cast<double>(linear->weight.size(1)));  // kaiming_uniform, a = sqrt 5
-    const at::Tensor a = at::empty({lora.r, linear->weight.size(1)}, at::kFloat).uniform_(-bound, bound, generator);
+    const double bound =
+        1.0 / std::sqrt(static_cast<double>(linear->weight.size(1)));  // kaiming_uniform, a = sqrt 5
+    const at::Tensor a =
+        at::empty({lora.r, linear->weight.size(1)}, at::kFloat).uniform_(-bound, bound, generator);
     linear->lora_a = a.to(linear->weight.options());
     linear->lora_b = at::zeros({linear->weight.size(0), lora.r}, linear->weight.options());
     linear->lora_scale = lora.lora_alpha / (lora.use_rslora ? std::sqrt(rank) : rank);
@@ -199,7 +203,8 @@ void Model::merge_lora() {
   for (Linear* linear : builder_.linears) {
     if (!linear->lora_a.defined()) continue;
     const at::Tensor delta = at::mm(linear->lora_b.to(at::kFloat), linear->lora_a.to(at::kFloat));
-    const at::Tensor merged = linear->weight.to(at::kFloat).add(delta, linear->lora_scale).to(linear->weight.scalar_type());
+    const at::Tensor merged =
+        linear->weight.to(at::kFloat).add(delta, linear->lora_scale).to(linear->weight.scalar_type());
     linear->weight.set_data(merged);  // the stored weight may be a read-only map
     linear->lora_a = linear->lora_b = at::Tensor();
   }
@@ -239,8 +244,8 @@ std::vector<WeightSpec> tower_specs(const TowerConfig& config) {
   return std::move(collector.specs);
 }
 
-std::unique_ptr<LlavaModel> build_model(const ModelConfig& config, WeightReader& reader, c10::ScalarType dtype,
-                                        c10::Device device) {
+std::unique_ptr<LlavaModel> build_model(const ModelConfig& config, WeightReader& reader,
+                                        c10::ScalarType dtype, c10::Device device) {
   config.validate();
   return std::make_unique<Model>(config, reader, dtype, device);
 }

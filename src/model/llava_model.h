@@ -11,12 +11,14 @@
 #include "config/model_config.h"
 #include "model/batch.h"
 
-/// Legend: B batch, T tokens, D decoder width, H heads, K kv heads, P patches, C tower width, M tiles, N image features, V vocabulary
+/// Legend: B batch, T tokens, D decoder width, H heads, K kv heads, P patches, C tower width, M tiles, N
+/// image features, V vocabulary
 namespace llava {
 
 class KvCache;
 
-/// A parameter under its canonical name (docs/formats.md): vision_tower.…, mm_projector.…, language_model.…, lm_head.weight.
+/// A parameter under its canonical name (docs/formats.md): vision_tower.…, mm_projector.…,
+/// language_model.…, lm_head.weight.
 struct NamedParameter {
   std::string name;
   at::Tensor tensor;
@@ -24,23 +26,24 @@ struct NamedParameter {
 
 /// Numbers a golden test looks at; filled only when asked for.
 struct ForwardTrace {
-  at::Tensor vision_hidden;   ///< [M,1+P,C] at the selected layer(s), CLS included
-  at::Tensor projected;       ///< [M,N/M,D] connector output
-  at::Tensor inputs_embeds;   ///< [B,T,D] after splicing
-  at::Tensor final_hidden;    ///< [B,T,D] after the last norm
+  at::Tensor vision_hidden;  ///< [M,1+P,C] at the selected layer(s), CLS included
+  at::Tensor projected;      ///< [M,N/M,D] connector output
+  at::Tensor inputs_embeds;  ///< [B,T,D] after splicing
+  at::Tensor final_hidden;   ///< [B,T,D] after the last norm
 };
 
 struct LoraConfig {
   std::int64_t r = 16;
   double lora_alpha = 32;
   double dropout = 0.0;
-  std::string target;         ///< regular expression on canonical module names, searched
+  std::string target;                ///< regular expression on canonical module names, searched
   std::vector<std::string> modules;  ///< exact module names instead of `target` (a saved adapter)
   bool use_rslora = false;
   std::uint64_t seed = 0;
 };
 
-/// Tower + connector + decoder. Weights are shared and const in inference; run state (KvCache) lives outside.
+/// Tower + connector + decoder. Weights are shared and const in inference; run state (KvCache) lives
+/// outside.
 class LlavaModel {
  public:
   virtual ~LlavaModel() = default;
@@ -55,27 +58,35 @@ class LlavaModel {
   /// Token embeddings [B,T,D] with media features put at batch.media_rows (checked: counts must agree).
   virtual at::Tensor embed(const MultimodalBatch& batch, ForwardTrace* trace = nullptr) = 0;
   /// Final hidden states [B,T,D] of embeddings; appends to `cache` when given (then B rows have equal T).
-  virtual at::Tensor decode(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache = nullptr) = 0;
+  virtual at::Tensor decode(const at::Tensor& embeds, const MultimodalBatch& batch,
+                            KvCache* cache = nullptr) = 0;
   /// Logits of hidden rows [...,D] -> [...,V].
   virtual at::Tensor logits(const at::Tensor& hidden) = 0;
-  /// Sum of the cross-entropy over labelled tokens (fp32) and their number; logits are computed at supervised positions only.
-  struct Loss { at::Tensor sum; std::int64_t tokens = 0; };
+  /// Sum of the cross-entropy over labelled tokens (fp32) and their number; logits are computed at
+  /// supervised positions only.
+  struct Loss {
+    at::Tensor sum;
+    std::int64_t tokens = 0;
+  };
   virtual Loss loss(const MultimodalBatch& batch, ForwardTrace* trace = nullptr) = 0;
 
   /// All parameters (LoRA's lora_A / lora_B included), canonical names, stable order.
   virtual std::vector<NamedParameter> parameters() = 0;
-  /// Adds LoRA pairs (A kaiming-uniform as PEFT, B zero) to every Linear whose canonical name matches; returns their names.
+  /// Adds LoRA pairs (A kaiming-uniform as PEFT, B zero) to every Linear whose canonical name matches;
+  /// returns their names.
   virtual std::vector<std::string> add_lora(const LoraConfig& lora) = 0;
   /// W <- W + scale * B A for all LoRA pairs, which are removed.
   virtual void merge_lora() = 0;
-  /// One decoder block runs through this; the trainer may wrap it (checkpointing, gathering, offload). Default: call it.
-  using LayerRunner = std::function<at::Tensor(int layer, const std::function<at::Tensor(const at::Tensor&)>& block, const at::Tensor& x)>;
+  /// One decoder block runs through this; the trainer may wrap it (checkpointing, gathering, offload).
+  /// Default: call it.
+  using LayerRunner = std::function<at::Tensor(
+      int layer, const std::function<at::Tensor(const at::Tensor&)>& block, const at::Tensor& x)>;
   virtual void set_layer_runner(LayerRunner runner) = 0;
   virtual std::unique_ptr<KvCache> make_cache(std::int64_t batch, std::int64_t capacity) const = 0;
 };
 
-/// Gives a parameter memory of its own: loaded weights may be a read-only map of a file, so whoever changes one in place
-/// (an optimiser) calls this first, once. The model sees the new memory.
+/// Gives a parameter memory of its own: loaded weights may be a read-only map of a file, so whoever changes
+/// one in place (an optimiser) calls this first, once. The model sees the new memory.
 void make_writable(at::Tensor& parameter);
 
 }  // namespace llava

@@ -6,11 +6,16 @@ namespace llava {
 
 at::Tensor activate(const at::Tensor& x, Activation act) {
   switch (act) {
-    case Activation::kGelu: return at::gelu(x);
-    case Activation::kGeluTanh: return at::gelu(x, "tanh");
-    case Activation::kQuickGelu: return x * at::sigmoid(x * 1.702);
-    case Activation::kSilu: return at::silu(x);
-    case Activation::kRelu: return at::relu(x);
+    case Activation::kGelu:
+      return at::gelu(x);
+    case Activation::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case Activation::kQuickGelu:
+      return x * at::sigmoid(x * 1.702);
+    case Activation::kSilu:
+      return at::silu(x);
+    case Activation::kRelu:
+      return at::relu(x);
   }
   return x;
 }
@@ -21,7 +26,9 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return weight * normed.to(x.scalar_type());
 }
 
-at::Tensor gated(const at::Tensor& gate, const at::Tensor& up, Activation act) { return activate(gate, act) * up; }
+at::Tensor gated(const at::Tensor& gate, const at::Tensor& up, Activation act) {
+  return activate(gate, act) * up;
+}
 
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   const at::Tensor c = cos.unsqueeze(2).to(x.scalar_type()), s = sin.unsqueeze(2).to(x.scalar_type());

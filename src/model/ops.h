@@ -8,7 +8,8 @@ namespace llava {
 
 at::Tensor activate(const at::Tensor& x, Activation act);
 
-/// x / sqrt(mean(x^2) + eps) over the last dimension in float32, cast back, times weight. As HF's LlamaRMSNorm.
+/// x / sqrt(mean(x^2) + eps) over the last dimension in float32, cast back, times weight. As HF's
+/// LlamaRMSNorm.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
 
 /// act(gate) * up.
@@ -17,8 +18,8 @@ at::Tensor gated(const at::Tensor& gate, const at::Tensor& up, Activation act);
 /// Rotates the halves of each head: x [B,T,H,d], cos and sin [B,T,d/2] float32; returns [B,T,H,d].
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
-/// Cross-entropy of hidden rows [N,D] against `targets` [N] with the head [V,D]: the float32 sum over rows. Logits exist for
-/// `chunk` rows at a time only; gradients of hidden and head are made in the same pass.
+/// Cross-entropy of hidden rows [N,D] against `targets` [N] with the head [V,D]: the float32 sum over rows.
+/// Logits exist for `chunk` rows at a time only; gradients of hidden and head are made in the same pass.
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
                                 std::int64_t chunk);
 

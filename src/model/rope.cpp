@@ -21,7 +21,8 @@ RopeParameters linear_parameters(const DecoderConfig& c) {
 }
 
 RopeParameters dynamic_parameters(const DecoderConfig& c, std::int64_t seq_len) {
-  const auto trained = static_cast<double>(c.max_position_embeddings), dim = static_cast<double>(c.head_dim);
+  const auto trained = static_cast<double>(c.max_position_embeddings),
+             dim = static_cast<double>(c.head_dim);
   const double len = std::max(static_cast<double>(seq_len), trained), factor = c.rope_scaling.factor;
   const double base = c.rope_theta * std::pow(factor * len / trained - (factor - 1), dim / (dim - 2));
   return {1.0 / powers(base, c.head_dim), 1.0};
@@ -66,7 +67,8 @@ RopeParameters llama3_parameters(const DecoderConfig& c) {
   const at::Tensor inv_freq = 1.0 / powers(c.rope_theta, c.head_dim);
   const at::Tensor wavelength = 2 * std::numbers::pi / inv_freq;
   at::Tensor scaled = at::where(wavelength > low_wavelength, inv_freq / s.factor, inv_freq);
-  const at::Tensor smooth = (trained / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+  const at::Tensor smooth =
+      (trained / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
   const at::Tensor smoothed = (1 - smooth) * scaled / s.factor + smooth * scaled;
   const at::Tensor medium = (wavelength >= high_wavelength).logical_and(wavelength <= low_wavelength);
   return {at::where(medium, smoothed, scaled), 1.0};
@@ -76,11 +78,16 @@ RopeParameters llama3_parameters(const DecoderConfig& c) {
 
 RopeParameters rope_parameters(const DecoderConfig& c, std::int64_t seq_len) {
   switch (c.rope_scaling.type) {
-    case RopeType::kDefault: return {1.0 / powers(c.rope_theta, c.head_dim), 1.0};
-    case RopeType::kLinear: return linear_parameters(c);
-    case RopeType::kDynamic: return dynamic_parameters(c, seq_len);
-    case RopeType::kYarn: return yarn_parameters(c);
-    case RopeType::kLlama3: return llama3_parameters(c);
+    case RopeType::kDefault:
+      return {1.0 / powers(c.rope_theta, c.head_dim), 1.0};
+    case RopeType::kLinear:
+      return linear_parameters(c);
+    case RopeType::kDynamic:
+      return dynamic_parameters(c, seq_len);
+    case RopeType::kYarn:
+      return yarn_parameters(c);
+    case RopeType::kLlama3:
+      return llama3_parameters(c);
   }
   fail(ErrorKind::kInternal, "unknown rope type");
 }

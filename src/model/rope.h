@@ -10,7 +10,7 @@ namespace llava {
 
 /// Frequencies of the rotary embedding and the factor on its cosines and sines.
 struct RopeParameters {
-  at::Tensor inv_freq;                     ///< [d/2] float32
+  at::Tensor inv_freq;  ///< [d/2] float32
   double attention_scaling = 1.0;
 };
 
@@ -22,19 +22,21 @@ struct RopeTable {
   at::Tensor cos, sin;
 };
 
-/// Makes tables for batches; keeps the last table of consecutive positions so that each step only looks rows up.
+/// Makes tables for batches; keeps the last table of consecutive positions so that each step only looks
+/// rows up.
 class Rope {
  public:
   explicit Rope(const DecoderConfig& config) : config_(config) {}
-  /// positions [B,T] int64, on the device wanted. `lengths` [B] (or undefined: T each) are the real tokens: the dynamic type
-  /// takes each row's own largest position + 1 as the sequence length, so that a row's result does not depend on its batch.
+  /// positions [B,T] int64, on the device wanted. `lengths` [B] (or undefined: T each) are the real tokens:
+  /// the dynamic type takes each row's own largest position + 1 as the sequence length, so that a row's
+  /// result does not depend on its batch.
   RopeTable table(const at::Tensor& positions, const at::Tensor& lengths);
 
  private:
   RopeTable dynamic_table(const at::Tensor& positions, const at::Tensor& lengths) const;
   void grow(std::int64_t positions, const at::Device& device);
   DecoderConfig config_;
-  at::Tensor cos_, sin_;                   ///< [positions, d/2]
+  at::Tensor cos_, sin_;  ///< [positions, d/2]
 };
 
 }  // namespace llava

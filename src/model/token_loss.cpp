@@ -9,12 +9,14 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-/// Computes the loss and, where asked for, d loss / d hidden and d loss / d head in the forward pass, chunk by chunk: no
-/// [N,V] tensor lives longer than its chunk, and the matrix product with the head is not repeated in the backward pass.
+/// Computes the loss and, where asked for, d loss / d hidden and d loss / d head in the forward pass, chunk
+/// by chunk: no [N,V] tensor lives longer than its chunk, and the matrix product with the head is not
+/// repeated in the backward pass.
 class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& hidden, const at::Tensor& head,
-                            const at::Tensor& targets, std::int64_t chunk, bool hidden_grad, bool head_grad) {
+                            const at::Tensor& targets, std::int64_t chunk, bool hidden_grad,
+                            bool head_grad) {
     const std::int64_t n = hidden.size(0);
     at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kFloat));
     at::Tensor d_hidden, d_head;
@@ -22,7 +24,8 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
     if (head_grad) d_head = at::zeros(head.sizes(), head.options().dtype(at::kFloat));
     for (std::int64_t begin = 0; begin < n; begin += chunk) {
       const std::int64_t len = std::min(chunk, n - begin);
-      const at::Tensor rows = hidden.narrow(0, begin, len), target = targets.narrow(0, begin, len).unsqueeze(1);
+      const at::Tensor rows = hidden.narrow(0, begin, len),
+                       target = targets.narrow(0, begin, len).unsqueeze(1);
       at::Tensor log_probs = at::log_softmax(at::linear(rows, head).to(at::kFloat), -1);
       sum.sub_(log_probs.gather(1, target).sum());
       if (!hidden_grad && !head_grad) continue;
@@ -51,7 +54,8 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
                                 std::int64_t chunk) {
-  LLAVA_ASSERT(hidden.dim() == 2 && targets.dim() == 1 && hidden.size(0) == targets.size(0), "rows and targets agree");
+  LLAVA_ASSERT(hidden.dim() == 2 && targets.dim() == 1 && hidden.size(0) == targets.size(0),
+               "rows and targets agree");
   const bool grad = at::GradMode::is_enabled();
   return LinearCrossEntropy::apply(hidden, head, targets, chunk, grad && hidden.requires_grad(),
                                    grad && head.requires_grad());

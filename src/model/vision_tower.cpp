@@ -50,7 +50,7 @@ class Vit final : public VisionTower {
   struct Block {
     LayerNorm norm1, norm2;
     Linear q, k, v, out, fc1, fc2;
-    at::Tensor scale1, scale2;               ///< DINOv2's layer scale [C]
+    at::Tensor scale1, scale2;  ///< DINOv2's layer scale [C]
   };
   void build_embeddings(Builder& builder, const std::string& prefix, const Names& names);
   void build_block(Builder& builder, const std::string& name, const Names& names);
@@ -92,9 +92,9 @@ void Vit::build_embeddings(Builder& builder, const std::string& prefix, const Na
   if (c.kind != TowerKind::kClip)
     patch_bias_ = builder.tensor(fmt::format("{}{}.bias", prefix, names.patch), {c.hidden_size});
   const std::int64_t side = c.image_size / c.patch_size, rows = side * side + (c.has_cls() ? 1 : 0);
-  positions_ = builder.tensor(prefix + names.positions,
-                              dino ? std::vector<std::int64_t>{1, rows, c.hidden_size}
-                                   : std::vector<std::int64_t>{rows, c.hidden_size});
+  positions_ =
+      builder.tensor(prefix + names.positions, dino ? std::vector<std::int64_t>{1, rows, c.hidden_size}
+                                                    : std::vector<std::int64_t>{rows, c.hidden_size});
   if (c.kind == TowerKind::kClip)  // the missing "e" is in every checkpoint
     pre_norm_.build(builder, prefix + "pre_layrnorm", c.hidden_size, c.layer_norm_eps);
 }
@@ -135,23 +135,27 @@ at::Tensor Vit::embed(const at::Tensor& pixels) const {
   const TowerConfig& c = config_;
   if (pixels.dim() != 4 || pixels.size(1) != c.num_channels || pixels.size(2) != c.input_size ||
       pixels.size(3) != c.input_size)
-    fail(ErrorKind::kInput, "the tower wants pixels [M, {}, {}, {}], not {}", c.num_channels, c.input_size, c.input_size,
-         fmt::join(pixels.sizes(), " x "));
-  at::Tensor x = at::conv2d(pixels.to(patch_weight_.options()), patch_weight_, patch_bias_, {c.patch_size, c.patch_size});
-  x = x.flatten(2).transpose(1, 2);                                               // [M,P,C]
+    fail(ErrorKind::kInput, "the tower wants pixels [M, {}, {}, {}], not {}", c.num_channels, c.input_size,
+         c.input_size, fmt::join(pixels.sizes(), " x "));
+  at::Tensor x = at::conv2d(pixels.to(patch_weight_.options()), patch_weight_, patch_bias_,
+                            {c.patch_size, c.patch_size});
+  x = x.flatten(2).transpose(1, 2);                                                  // [M,P,C]
   if (c.has_cls()) x = at::cat({cls_.expand({x.size(0), 1, c.hidden_size}), x}, 1);  // [M,1+P,C]
   x = x + position_table();
   return c.kind == TowerKind::kClip ? pre_norm_(x) : x;
 }
 
-/// The learnt table; DINOv2's grid is resampled in float32 to the input's grid (bicubic, a = -0.75, half-pixel centres).
+/// The learnt table; DINOv2's grid is resampled in float32 to the input's grid (bicubic, a = -0.75,
+/// half-pixel centres).
 at::Tensor Vit::position_table() const {
   const TowerConfig& c = config_;
   if (c.kind != TowerKind::kDinov2 || c.input_size == c.image_size) return positions_;
   const std::int64_t side = c.image_size / c.patch_size;
-  const at::Tensor grid = positions_.slice(1, 1).reshape({1, side, side, c.hidden_size}).permute({0, 3, 1, 2});
+  const at::Tensor grid =
+      positions_.slice(1, 1).reshape({1, side, side, c.hidden_size}).permute({0, 3, 1, 2});
   const at::Tensor resampled = at::upsample_bicubic2d(grid.to(at::kFloat), {c.grid(), c.grid()}, false);
-  const at::Tensor rows = resampled.to(positions_.scalar_type()).permute({0, 2, 3, 1}).reshape({1, -1, c.hidden_size});
+  const at::Tensor rows =
+      resampled.to(positions_.scalar_type()).permute({0, 2, 3, 1}).reshape({1, -1, c.hidden_size});
   return at::cat({positions_.slice(1, 0, 1), rows}, 1);
 }
 
@@ -164,8 +168,11 @@ at::Tensor Vit::run_block(const Block& block, const at::Tensor& x) const {
 
 at::Tensor Vit::attention(const Block& block, const at::Tensor& x) const {
   const std::int64_t m = x.size(0), p = x.size(1), heads = config_.num_attention_heads;
-  const auto split = [&](const at::Tensor& t) { return t.view({m, p, heads, -1}).transpose(1, 2); };  // [M,H,P,d]
-  const at::Tensor y = at::scaled_dot_product_attention(split(block.q(x)), split(block.k(x)), split(block.v(x)));
+  const auto split = [&](const at::Tensor& t) {
+    return t.view({m, p, heads, -1}).transpose(1, 2);
+  };  // [M,H,P,d]
+  const at::Tensor y =
+      at::scaled_dot_product_attention(split(block.q(x)), split(block.k(x)), split(block.v(x)));
   return block.out(y.transpose(1, 2).reshape({m, p, config_.hidden_size}));
 }
 
@@ -174,11 +181,13 @@ at::Tensor Vit::attention(const Block& block, const at::Tensor& x) const {
 std::int64_t resolve_layer(std::int64_t layer, std::int64_t num_hidden_layers) {
   const std::int64_t index = layer < 0 ? num_hidden_layers + 1 + layer : layer;
   if (index < 0 || index > num_hidden_layers)
-    fail(ErrorKind::kFormat, "vision feature layer {} does not exist: the tower has {} blocks", layer, num_hidden_layers);
+    fail(ErrorKind::kFormat, "vision feature layer {} does not exist: the tower has {} blocks", layer,
+         num_hidden_layers);
   return index;
 }
 
-std::unique_ptr<VisionTower> make_tower(const TowerConfig& config, Builder& builder, const std::string& prefix) {
+std::unique_ptr<VisionTower> make_tower(const TowerConfig& config, Builder& builder,
+                                        const std::string& prefix) {
   return std::make_unique<Vit>(config, builder, prefix);
 }
 

@@ -7,8 +7,9 @@
 
 #include "model/llava_model.h"
 
-/// How modules get their weights: each constructor asks for tensors by canonical name and shape, once. Run with a
-/// WeightCollector the same constructors list what a config needs; run with a filled reader they build the model.
+/// How modules get their weights: each constructor asks for tensors by canonical name and shape, once. Run
+/// with a WeightCollector the same constructors list what a config needs; run with a filled reader they
+/// build the model.
 namespace llava {
 
 /// Where weights come from while a model is built.
@@ -21,9 +22,9 @@ class WeightReader {
 
 /// A weight matrix with optional bias and optional LoRA pair; the only holder of matrices in the model.
 struct Linear {
-  std::string name;                        ///< canonical module name, without ".weight"
-  at::Tensor weight, bias;                 ///< [out,in], [out] or undefined
-  at::Tensor lora_a, lora_b;               ///< [r,in], [out,r] or undefined
+  std::string name;           ///< canonical module name, without ".weight"
+  at::Tensor weight, bias;    ///< [out,in], [out] or undefined
+  at::Tensor lora_a, lora_b;  ///< [r,in], [out,r] or undefined
   double lora_scale = 0.0;
   double lora_dropout = 0.0;
 
@@ -31,7 +32,8 @@ struct Linear {
   at::Tensor operator()(const at::Tensor& x) const;
 };
 
-/// Collects the parameters and linears of a model while its modules are constructed. Modules must not move afterwards.
+/// Collects the parameters and linears of a model while its modules are constructed. Modules must not move
+/// afterwards.
 class Builder {
  public:
   explicit Builder(WeightReader& reader) : reader_(reader) {}

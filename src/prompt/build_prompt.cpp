@@ -83,8 +83,8 @@ Branch make_branch(const Conversation& conversation, const std::vector<MediaPlan
   return branch;
 }
 
-/// Appends branches[begin, end), which agree in their first `common` tokens: those once, as a node all of them see, then the
-/// rest of each. The first `shared` tokens stand in the prompt's prefix already.
+/// Appends branches[begin, end), which agree in their first `common` tokens: those once, as a node all of
+/// them see, then the rest of each. The first `shared` tokens stand in the prompt's prefix already.
 void append_group(Prompt& prompt, const std::vector<Branch>& branches, std::size_t begin, std::size_t end,
                   std::size_t shared, std::size_t common, int group, const std::vector<MediaPlan>& plans,
                   std::size_t prefix_len) {
@@ -101,8 +101,8 @@ void append_group(Prompt& prompt, const std::vector<Branch>& branches, std::size
   }
 }
 
-/// The pairs over their shared prefix, neighbours with the same question over their shared question; an empty prompt if the
-/// prefix does not hold all media.
+/// The pairs over their shared prefix, neighbours with the same question over their shared question; an
+/// empty prompt if the prefix does not hold all media.
 Prompt join_branches(const std::vector<Branch>& branches, const std::vector<MediaPlan>& plans) {
   const std::size_t shared = shared_prefix(branches, 0, branches.size());
   const Branch& first = branches.front();

@@ -152,7 +152,7 @@ class Stream {
 }  // namespace
 
 PromptTokens tokenise(const std::vector<Segment>& segments, const Tokenizer& tokenizer,
-                     std::int64_t image_token_id, const PromptTokensOptions& options) {
+                      std::int64_t image_token_id, const PromptTokensOptions& options) {
   return Stream(segments, tokenizer, image_token_id, options).run();
 }
 

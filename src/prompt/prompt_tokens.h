@@ -30,7 +30,7 @@ struct PromptTokensOptions {
 /// Tokenises rendered segments; media become `image_token_id`. Error{kUnsupported} if the tokenizer does
 /// not keep a media placeholder in one piece.
 PromptTokens tokenise(const std::vector<Segment>& segments, const Tokenizer& tokenizer,
-                     std::int64_t image_token_id, const PromptTokensOptions& options);
+                      std::int64_t image_token_id, const PromptTokensOptions& options);
 
 /// The labels of the unexpanded tokens: the answers and their end tokens, or what `upstream` says.
 std::vector<std::int64_t> make_labels(const PromptTokens& tokens, const std::vector<Segment>& segments,
@@ -49,9 +49,9 @@ struct Branch {
   std::string question;  ///< neighbours with equal questions share its tokens
 };
 
-/// How many tokens branches[begin, end) share at their beginning, such that none of them is trained and at least
-/// one token that is not trained stays in every branch (the first one has no predecessor of its own to
-/// learn from).
+/// How many tokens branches[begin, end) share at their beginning, such that none of them is trained and at
+/// least one token that is not trained stays in every branch (the first one has no predecessor of its own
+/// to learn from).
 std::size_t shared_prefix(const std::vector<Branch>& branches, std::size_t begin, std::size_t end);
 
 }  // namespace llava

@@ -1,7 +1,7 @@
 #include "support/golden.h"
 
-#include <cstdlib>
 #include <unistd.h>
+#include <cstdlib>
 
 namespace llava::test {
 

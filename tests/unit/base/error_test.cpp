@@ -17,7 +17,8 @@ TEST(Error, MapsEveryKindToItsExitCode) {
 
 TEST(Error, WithContextPutsThePlaceBeforeTheMessageAndKeepsKindAndHint) {
   try {
-    with_context("reading a.bin", []() -> int { throw Error(ErrorKind::kFormat, "bad magic", "download it again"); });
+    with_context("reading a.bin",
+                 []() -> int { throw Error(ErrorKind::kFormat, "bad magic", "download it again"); });
     FAIL() << "nothing was thrown";
   } catch (const Error& e) {
     EXPECT_STREQ(e.what(), "reading a.bin: bad magic");

@@ -27,7 +27,8 @@ TEST(Json, SyntaxErrorsAndBadUtf8NameTheSource) {
 }
 
 TEST(Json, TypedLookupsNameKeyAndRefuseWrongTypesAndRanges) {
-  const Json j = parse_json(R"({"n": 3, "x": 2.5, "s": "t", "none": null, "big": 18446744073709551615})", "c");
+  const Json j =
+      parse_json(R"({"n": 3, "x": 2.5, "s": "t", "none": null, "big": 18446744073709551615})", "c");
   EXPECT_EQ(json_get<int>(j, "n", "c"), 3);
   EXPECT_EQ(json_get_or<int>(j, "absent", 9, "c"), 9);
   EXPECT_EQ(json_get_or<int>(j, "none", 9, "c"), 9);

@@ -15,15 +15,19 @@ ModelConfig llava15_7b() {
   return m;
 }
 
-// Parameter counts of the published models: llava-hf/llava-1.5-7b has 7,063,427,072, CLIP ViT-L/14-336's vision model
-// 303,507,456, TinyLlama 1,100,048,384.
+// Parameter counts of the published models: llava-hf/llava-1.5-7b has 7,063,427,072, CLIP ViT-L/14-336's
+// vision model 303,507,456, TinyLlama 1,100,048,384.
 TEST(ModelConfig, CountsThePublishedParameters) {
   const ParameterCount count = count_parameters(llava15_7b());
   EXPECT_EQ(count.tower, 303507456);
   EXPECT_EQ(count.total(), 7063427072);
   ModelConfig tiny;
-  tiny.decoder = {.hidden_size = 2048, .intermediate_size = 5632, .num_hidden_layers = 22, .num_attention_heads = 32,
-                  .num_key_value_heads = 4, .head_dim = 64};
+  tiny.decoder = {.hidden_size = 2048,
+                  .intermediate_size = 5632,
+                  .num_hidden_layers = 22,
+                  .num_attention_heads = 32,
+                  .num_key_value_heads = 4,
+                  .head_dim = 64};
   EXPECT_EQ(count_parameters(tiny).total(), 1100048384);
 }
 
@@ -32,7 +36,11 @@ TEST(ModelConfig, CountsImageTokens) {
   EXPECT_EQ(m.num_image_tokens(), 576);
   m.tower->select_feature = SelectFeature::kClsPatch;
   EXPECT_EQ(m.num_image_tokens(), 577);
-  m.tower = TowerConfig{.kind = TowerKind::kDinov2, .hidden_size = 384, .num_attention_heads = 6, .image_size = 518, .input_size = 224};
+  m.tower = TowerConfig{.kind = TowerKind::kDinov2,
+                        .hidden_size = 384,
+                        .num_attention_heads = 6,
+                        .image_size = 518,
+                        .input_size = 224};
   m.connector.in_size = 384;
   m.connector.patch_merge = 2;
   EXPECT_EQ(m.num_image_tokens(), 64);
@@ -69,7 +77,8 @@ TEST(ModelConfig, RefusesAbsurdSizesInsteadOfOverflowing) {
 }
 
 TEST(Activation, NamesRoundTripAndUnknownOnesAreRefused) {
-  for (const Activation act : {Activation::kGelu, Activation::kGeluTanh, Activation::kQuickGelu, Activation::kSilu, Activation::kRelu})
+  for (const Activation act : {Activation::kGelu, Activation::kGeluTanh, Activation::kQuickGelu,
+                               Activation::kSilu, Activation::kRelu})
     EXPECT_EQ(activation_from_string(to_string(act)), act);
   EXPECT_THROW(activation_from_string("mish"), Error);
 }

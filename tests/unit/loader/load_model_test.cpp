@@ -90,7 +90,8 @@ TEST(LoadModel, TakesVocabularyAndTiedHeadFromTheTensors) {
 }
 
 TEST(LoadModel, LeavesWeightsOfTheWantedDtypeInTheMap) {
-  const auto info = checkpoint_of(text_config(), text_tensors(text_config(), c10::kBFloat16), scratch_dir("mapped"));
+  const auto info =
+      checkpoint_of(text_config(), text_tensors(text_config(), c10::kBFloat16), scratch_dir("mapped"));
   LoadOptions options;
   options.dtype = c10::kBFloat16;
   const OpenedWeights weights = open_weights(info, &weight_specs);
@@ -102,19 +103,24 @@ TEST(LoadModel, LeavesWeightsOfTheWantedDtypeInTheMap) {
 }
 
 TEST(LoadModel, RefusesWhatMemoryCannotHoldAndSaysBothNumbers) {
-  const auto info = checkpoint_of(text_config(), text_tensors(text_config(), c10::kBFloat16), scratch_dir("memory"));
+  const auto info =
+      checkpoint_of(text_config(), text_tensors(text_config(), c10::kBFloat16), scratch_dir("memory"));
   LoadOptions options;
   options.memory_limit_bytes = 1000;
   EXPECT_THAT(error_of([&] { load_model(info, options); }, ErrorKind::kResource), HasSubstr("GiB"));
-  EXPECT_THAT(error_of([&] { random_model(text_config(), 0, options); }, ErrorKind::kResource), HasSubstr("GiB"));
-  ModelConfig huge = text_config();  // Vicuna-13B's shape with absurdly many layers: more than any test machine has
+  EXPECT_THAT(error_of([&] { random_model(text_config(), 0, options); }, ErrorKind::kResource),
+              HasSubstr("GiB"));
+  ModelConfig huge =
+      text_config();  // Vicuna-13B's shape with absurdly many layers: more than any test machine has
   huge.decoder = DecoderConfig{};
-  huge.decoder.hidden_size = 5120, huge.decoder.intermediate_size = 13824, huge.decoder.num_hidden_layers = 1000;
+  huge.decoder.hidden_size = 5120, huge.decoder.intermediate_size = 13824,
+  huge.decoder.num_hidden_layers = 1000;
   huge.decoder.num_attention_heads = huge.decoder.num_key_value_heads = 40;
   EXPECT_THAT(error_of([&] { random_model(huge, 0, {}); }, ErrorKind::kResource), HasSubstr("available"));
 }
 
-/// A checkpoint of `shards` bfloat16 files that are all hole: the shape of a big model without its gigabytes on the disk.
+/// A checkpoint of `shards` bfloat16 files that are all hole: the shape of a big model without its
+/// gigabytes on the disk.
 CheckpointInfo sparse_checkpoint(const ModelConfig& config, const fs::path& folder, std::size_t shards) {
   CheckpointInfo info;
   info.folder = folder;
@@ -126,7 +132,8 @@ CheckpointInfo sparse_checkpoint(const ModelConfig& config, const fs::path& fold
     std::uint64_t offset = 0;
     for (std::size_t i = begin; i < std::min(begin + each, specs.size()); ++i) {
       const auto bytes = static_cast<std::uint64_t>(specs[i].num_elements()) * 2;
-      header[specs[i].name] = {{"dtype", "BF16"}, {"shape", specs[i].shape}, {"data_offsets", {offset, offset + bytes}}};
+      header[specs[i].name] = {
+          {"dtype", "BF16"}, {"shape", specs[i].shape}, {"data_offsets", {offset, offset + bytes}}};
       offset += bytes;
     }
     std::string text = header.dump();
@@ -193,7 +200,8 @@ TEST(CheckMemory, CountsMappedBytesAgainstAllMemoryAndOwnedOnesAgainstTheFree) {
 TEST(LoadModel, MakesANewConnectorFromASeedOnlyWhenAsked) {
   ModelConfig config = text_config();
   TowerConfig tower;
-  tower.hidden_size = 8, tower.intermediate_size = 8, tower.num_hidden_layers = 2, tower.num_attention_heads = 2;
+  tower.hidden_size = 8, tower.intermediate_size = 8, tower.num_hidden_layers = 2,
+  tower.num_attention_heads = 2;
   tower.image_size = tower.input_size = 28;
   config.tower = tower;
   config.connector.in_size = 8, config.connector.hidden_size = 16;
@@ -204,7 +212,8 @@ TEST(LoadModel, MakesANewConnectorFromASeedOnlyWhenAsked) {
   LoadOptions options;
   options.new_connector_seed = 5;
   const at::Tensor features = at::randn({1, 4, 8});
-  const at::Tensor one = load_model(info, options)->project(features), two = load_model(info, options)->project(features);
+  const at::Tensor one = load_model(info, options)->project(features),
+                   two = load_model(info, options)->project(features);
   EXPECT_TRUE(at::equal(one, two));
   EXPECT_GT(one.abs().max().item<float>(), 0.0F);
 }
@@ -223,7 +232,8 @@ struct AdapterCase {
   CheckpointInfo info;
 };
 
-AdapterCase adapter_case(const std::string& name, const std::map<std::string, at::Tensor>& adapter, bool rslora) {
+AdapterCase adapter_case(const std::string& name, const std::map<std::string, at::Tensor>& adapter,
+                         bool rslora) {
   const fs::path folder = scratch_dir(name);
   AdapterCase made;
   made.tensors = text_tensors(text_config(), c10::kFloat);
@@ -256,15 +266,19 @@ TEST(Adapters, AreMergedInFloat32WithTheirScale) {
 TEST(Adapters, ThatDoNotFitAreListed) {
   const at::Tensor a = at::randn({4, 16}), b = at::randn({24, 4});
   const std::string up = "model.layers.1.mlp.up_proj";
-  const auto unknown = adapter_case("unknown", {{up + ".lora_A.weight", a},
-                                                {up + ".lora_B.weight", b},
-                                                {"model.layers.7.mlp.up_proj.lora_A.weight", a}},
+  const auto unknown = adapter_case("unknown",
+                                    {{up + ".lora_A.weight", a},
+                                     {up + ".lora_B.weight", b},
+                                     {"model.layers.7.mlp.up_proj.lora_A.weight", a}},
                                     false);
   EXPECT_THAT(error_of([&] { load_model(unknown.info, {}); }, ErrorKind::kInput), HasSubstr("layers.7"));
   const auto half = adapter_case("half", {{up + ".lora_A.weight", a}}, false);
-  EXPECT_THAT(error_of([&] { load_model(half.info, {}); }, ErrorKind::kInput), HasSubstr("up_proj.lora_B.weight"));
-  const auto rank = adapter_case("rank", {{up + ".lora_A.weight", at::randn({3, 16})}, {up + ".lora_B.weight", b}}, false);
-  EXPECT_THAT(error_of([&] { load_model(rank.info, {}); }, ErrorKind::kInput), HasSubstr("expected [4, 16]"));
+  EXPECT_THAT(error_of([&] { load_model(half.info, {}); }, ErrorKind::kInput),
+              HasSubstr("up_proj.lora_B.weight"));
+  const auto rank = adapter_case(
+      "rank", {{up + ".lora_A.weight", at::randn({3, 16})}, {up + ".lora_B.weight", b}}, false);
+  EXPECT_THAT(error_of([&] { load_model(rank.info, {}); }, ErrorKind::kInput),
+              HasSubstr("expected [4, 16]"));
 }
 
 TEST(RandomModel, DependsOnTheSeedAndNamesOnly) {
@@ -276,7 +290,8 @@ TEST(RandomModel, DependsOnTheSeedAndNamesOnly) {
 
 TEST(LlamaCpp, PermutationIsUndone) {
   const at::Tensor original = at::arange(2 * 8 * 3).view({16, 3});
-  const at::Tensor stored = original.view({2, 2, 4, 3}).transpose(1, 2).reshape({16, 3});  // as convert_hf_to_gguf does
+  const at::Tensor stored =
+      original.view({2, 2, 4, 3}).transpose(1, 2).reshape({16, 3});  // as convert_hf_to_gguf does
   EXPECT_TRUE(at::equal(undo_llama_cpp_permutation(stored, 2), original));
 }
 

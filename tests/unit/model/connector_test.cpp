@@ -33,7 +33,9 @@ TEST(Connector, LinearIsOneMatrixWithPlainNames) {
   const auto model = toy_model(config);
   auto w = by_name(*model);
   const at::Tensor x = features(4);
-  EXPECT_LE(max_abs_diff(model->project(x), at::linear(x, w.at("mm_projector.weight"), w.at("mm_projector.bias"))), 1e-6);
+  EXPECT_LE(max_abs_diff(model->project(x),
+                         at::linear(x, w.at("mm_projector.weight"), w.at("mm_projector.bias"))),
+            1e-6);
 }
 
 TEST(Connector, DeepMlpsAreNumberedInTwos) {
@@ -61,14 +63,17 @@ TEST(Connector, MergesNeighboursRowByRowAndPutsTheClassTokenFirst) {
     const at::Tensor h = at::linear(in, w.at(name + ".0.weight"), w.at(name + ".0.bias"));
     return at::linear(at::gelu(h), w.at(name + ".2.weight"), w.at(name + ".2.bias"));
   };
-  const auto patch = [&](std::int64_t row, std::int64_t column) { return x.select(1, 1 + row * 4 + column); };
+  const auto patch = [&](std::int64_t row, std::int64_t column) {
+    return x.select(1, 1 + row * 4 + column);
+  };
   std::vector<at::Tensor> merged;
   for (std::int64_t i = 0; i < 4; i += 2)
     for (std::int64_t j = 0; j < 4; j += 2)
       merged.push_back(at::cat({patch(i, j), patch(i, j + 1), patch(i + 1, j), patch(i + 1, j + 1)}, -1));
-  const at::Tensor normed =
-      at::layer_norm(at::stack(merged, 1), {64}, w.at("mm_projector.norm.weight"), w.at("mm_projector.norm.bias"), 1e-5);
-  const at::Tensor expected = at::cat({mlp(x.slice(1, 0, 1), "mm_projector.class_token"), mlp(normed, "mm_projector")}, 1);
+  const at::Tensor normed = at::layer_norm(at::stack(merged, 1), {64}, w.at("mm_projector.norm.weight"),
+                                           w.at("mm_projector.norm.bias"), 1e-5);
+  const at::Tensor expected =
+      at::cat({mlp(x.slice(1, 0, 1), "mm_projector.class_token"), mlp(normed, "mm_projector")}, 1);
   const at::Tensor found = model->project(x);
   EXPECT_EQ(found.size(1), config.num_image_tokens());
   EXPECT_LE(max_abs_diff(found, expected), 1e-5);
@@ -90,7 +95,7 @@ TEST(Tower, SelectsAnyLayersAndSkipsTheBlocksAboveThem) {
       if (spec.name.starts_with("vision_tower.encoder.layers.")) found.insert(spec.name.substr(28, 1));
     return found.size();
   };
-  EXPECT_EQ(blocks(), 2U);                 // -2 of 3
+  EXPECT_EQ(blocks(), 2U);  // -2 of 3
   config.tower->select_layers = {-1};
   EXPECT_EQ(blocks(), 3U);
   config.tower->select_layers = {0};

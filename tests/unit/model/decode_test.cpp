@@ -26,11 +26,20 @@ ModelConfig config_of(Variant variant) {
   ModelConfig config = toy_config();
   DecoderConfig& d = config.decoder;
   switch (variant) {
-    case Variant::kPlain: break;
-    case Variant::kWindow: d.sliding_window = 5; break;
-    case Variant::kSecondLayerWindow: d.sliding_window = 5, d.first_sliding_layer = 1; break;
-    case Variant::kBiasedTied: d.attention_bias = d.attention_out_bias = d.mlp_bias = d.tie_word_embeddings = true; break;
-    case Variant::kYarn: d.rope_scaling = {.type = RopeType::kYarn, .factor = 4.0}; break;
+    case Variant::kPlain:
+      break;
+    case Variant::kWindow:
+      d.sliding_window = 5;
+      break;
+    case Variant::kSecondLayerWindow:
+      d.sliding_window = 5, d.first_sliding_layer = 1;
+      break;
+    case Variant::kBiasedTied:
+      d.attention_bias = d.attention_out_bias = d.mlp_bias = d.tie_word_embeddings = true;
+      break;
+    case Variant::kYarn:
+      d.rope_scaling = {.type = RopeType::kYarn, .factor = 4.0};
+      break;
   }
   return config;
 }
@@ -54,7 +63,8 @@ TEST_P(Decoding, InChunksThroughTheCacheEqualsOneFullPass) {
 
 TEST_P(Decoding, ABatchOfUnequalRowsEqualsItsSingles) {
   const auto model = toy_model(config_of(GetParam()));
-  const std::vector<at::Tensor> rows = {random_ids(9, 1), random_ids(17, 2), random_ids(1, 3), random_ids(12, 4)};
+  const std::vector<at::Tensor> rows = {random_ids(9, 1), random_ids(17, 2), random_ids(1, 3),
+                                        random_ids(12, 4)};
   const MultimodalBatch together = batch_of_rows(rows, {}, -1);
   const Greedy all = greedy(*model, together, 12);
   const at::Tensor prefill = full_logits(*model, together);
@@ -73,7 +83,8 @@ TEST_P(Decoding, GreedyStepsEqualAFullPassOverTheSameTokens) {
   const at::Tensor prompt = random_ids(8, 5);
   const Greedy found = greedy(*model, batch_of(prompt, {}, -1), 10);
   const at::Tensor whole = at::cat({prompt, found.ids[0]});
-  EXPECT_LE(max_abs_diff(full_logits(*model, batch_of(whole, {}, -1))[0].slice(0, 7, 17), found.logits[0]), 2e-5);
+  EXPECT_LE(max_abs_diff(full_logits(*model, batch_of(whole, {}, -1))[0].slice(0, 7, 17), found.logits[0]),
+            2e-5);
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, Decoding,

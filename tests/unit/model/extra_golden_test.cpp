@@ -14,8 +14,8 @@ namespace {
 
 struct Case {
   const char* name;
-  const char* file = "";                   ///< inside the folder, for GGUF
-  const char* base = nullptr;              ///< --model-base inside the folder
+  const char* file = "";       ///< inside the folder, for GGUF
+  const char* base = nullptr;  ///< --model-base inside the folder
 };
 
 class ExtraModel : public testing::TestWithParam<Case> {};
@@ -33,9 +33,9 @@ TEST_P(ExtraModel, EqualsTransformers) {
 INSTANTIATE_TEST_SUITE_P(Layouts, ExtraModel,
                          testing::Values(Case{"llava_qwen2_sharded"}, Case{"llava_mistral_newkeys"},
                                          Case{"original_linear_bin"}, Case{"original_embedded_tower"},
-                                         Case{"lora_on_base", "", "base"}, Case{"projector_on_base", "", "base"},
-                                         Case{"qwen2_window"}, Case{"llama_biases_yarn"},
-                                         Case{"gguf_llama", "model.gguf"}),
+                                         Case{"lora_on_base", "", "base"},
+                                         Case{"projector_on_base", "", "base"}, Case{"qwen2_window"},
+                                         Case{"llama_biases_yarn"}, Case{"gguf_llama", "model.gguf"}),
                          [](const auto& test) { return std::string(test.param.name); });
 
 TEST(ExtraModel, AnUnmergedAdapterIsTheSameFunctionWithTrainablePairs) {
@@ -49,7 +49,8 @@ TEST(ExtraModel, AnUnmergedAdapterIsTheSameFunctionWithTrainablePairs) {
   expect_case_matches(*model, Golden(folder / "reference.safetensors"), "case");
 }
 
-/// The families of the full reference set that golden/ leaves out; made by make_checkpoints.py and make_goldens.py.
+/// The families of the full reference set that golden/ leaves out; made by make_checkpoints.py and
+/// make_goldens.py.
 class FullSet : public testing::TestWithParam<const char*> {};
 
 TEST_P(FullSet, EqualsTransformers) {
@@ -63,7 +64,8 @@ TEST_P(FullSet, EqualsTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FullSet,
-                         testing::Values("llama_sharded", "qwen2", "qwen2_tied", "llava15_sharded", "llava15_newkeys"),
+                         testing::Values("llama_sharded", "qwen2", "qwen2_tied", "llava15_sharded",
+                                         "llava15_newkeys"),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(Dinov2, ResamplesItsPositionsAsTransformersDoes) {
@@ -76,8 +78,11 @@ TEST(Dinov2, ResamplesItsPositionsAsTransformersDoes) {
     info.model.tower->input_size = side;
     const LoadedTower loaded = load_tower(info, {});
     const at::Tensor pixels = golden.at(key + "/pixel_values");
-    EXPECT_LE(max_abs_diff(at::cat(loaded.tower->hidden_states(pixels)), golden.at(key + "/hidden_states")), 5e-5) << key;
-    EXPECT_LE(max_abs_diff(loaded.tower->selected(pixels), golden.at(key + "/last_hidden_state")), 5e-5) << key;
+    EXPECT_LE(max_abs_diff(at::cat(loaded.tower->hidden_states(pixels)), golden.at(key + "/hidden_states")),
+              5e-5)
+        << key;
+    EXPECT_LE(max_abs_diff(loaded.tower->selected(pixels), golden.at(key + "/last_hidden_state")), 5e-5)
+        << key;
   }
 }
 

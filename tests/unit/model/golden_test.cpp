@@ -30,8 +30,9 @@ TEST_P(TextModel, HasItsGradients) {
     at::Tensor ids = golden.at(key + "/input_ids").flatten(), labels = golden.at(key + "/labels").flatten();
     at::Tensor positions = at::arange(ids.numel());
     if (name == "llama_rope_dynamic" && key == "long") {
-      // HF keeps the longest length it has seen: its gradients come after 15 greedy steps, so its base is that of
-      // position 114. One more unlabelled token there gives ours the same length and, being last, changes nothing else.
+      // HF keeps the longest length it has seen: its gradients come after 15 greedy steps, so its base is
+      // that of position 114. One more unlabelled token there gives ours the same length and, being last,
+      // changes nothing else.
       ids = at::cat({ids, ids.new_zeros(1)}), labels = at::cat({labels, labels.new_full(1, -100)});
       positions = at::cat({positions, positions.new_full(1, 114)});
     }
@@ -43,8 +44,8 @@ TEST_P(TextModel, HasItsGradients) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, TextModel,
-                         testing::Values("llama", "llama3", "mistral", "llama_rope_linear", "llama_rope_dynamic",
-                                         "llama_rope_yarn", "llama_rope_llama3"),
+                         testing::Values("llama", "llama3", "mistral", "llama_rope_linear",
+                                         "llama_rope_dynamic", "llama_rope_yarn", "llama_rope_llama3"),
                          [](const auto& test) { return std::string(test.param); });
 
 class Llava : public testing::TestWithParam<const char*> {};
@@ -55,7 +56,8 @@ TEST_P(Llava, EqualsTransformers) {
   LLAVA_GOLDEN_OR_SKIP(values, "models/" + name + ".safetensors");
   const Golden golden(values);
   const auto model = load_folder(folder);
-  for (const std::string key : {"text", "image_rgb_640x480.png", "two_images", "rgb_640x480.png", "rgb_57x133.png"})
+  for (const std::string key :
+       {"text", "image_rgb_640x480.png", "two_images", "rgb_640x480.png", "rgb_57x133.png"})
     if (golden.has(key + "/input_ids")) expect_case_matches(*model, golden, key);
 }
 
@@ -71,8 +73,8 @@ TEST_P(LlavaTraining, HasTransformersGradients) {
   const Golden golden(values);
   const auto model = load_folder(folder);
   const std::string inputs = golden.info()["train"]["inputs_of"];
-  MultimodalBatch batch =
-      batch_of(golden.at("train/input_ids"), golden.at(inputs + "/pixel_values"), model->config().image_token_id);
+  MultimodalBatch batch = batch_of(golden.at("train/input_ids"), golden.at(inputs + "/pixel_values"),
+                                   model->config().image_token_id);
   batch.labels = golden.at("train/labels");
   expect_gradients_match(*model, golden, "train", golden.info()["train"], batch);
 }
@@ -112,10 +114,12 @@ TEST(LlavaBatch, RowsOfUnequalLengthEqualTransformersLeftPadding) {
   const Greedy found = greedy(*model, batch, 16);
   EXPECT_LE(max_abs_diff(found.logits.select(1, 0), golden.at("batch/logits_last")), 2e-4);
   for (std::int64_t b = 0; b < 2; ++b)
-    expect_greedy_equal(found.ids[b], golden.at("batch/greedy")[b], golden.at("batch/greedy_margin")[b], "batch row");
+    expect_greedy_equal(found.ids[b], golden.at("batch/greedy")[b], golden.at("batch/greedy_margin")[b],
+                        "batch row");
 }
 
-/// The stated bound for reduced precision: 3e-2 of the logits' standard deviation, as the rms over all logits of a case.
+/// The stated bound for reduced precision: 3e-2 of the logits' standard deviation, as the rms over all
+/// logits of a case.
 class ReducedPrecision : public testing::TestWithParam<c10::ScalarType> {};
 
 TEST_P(ReducedPrecision, StaysNearFloat32) {
@@ -125,10 +129,12 @@ TEST_P(ReducedPrecision, StaysNearFloat32) {
   const auto model = load_folder(folder, GetParam());
   for (const std::string key : {"text", "image_rgb_640x480.png"}) {
     const bool image = golden.has(key + "/pixel_values");
-    const auto batch = batch_of(golden.at(key + "/input_ids"), image ? golden.at(key + "/pixel_values") : at::Tensor(),
-                                model->config().image_token_id);
+    const auto batch =
+        batch_of(golden.at(key + "/input_ids"), image ? golden.at(key + "/pixel_values") : at::Tensor(),
+                 model->config().image_token_id);
     const at::Tensor expected = golden.at(key + "/logits");
-    const at::Tensor found = full_logits(*model, batch)[0].index_select(0, golden.at(key + "/logits_pos")).to(at::kFloat);
+    const at::Tensor found =
+        full_logits(*model, batch)[0].index_select(0, golden.at(key + "/logits_pos")).to(at::kFloat);
     const double rms = (found - expected[0]).square().mean().sqrt().item<double>();
     EXPECT_LE(rms, 3e-2 * expected.std().item<double>()) << key;
   }

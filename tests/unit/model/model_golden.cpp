@@ -38,7 +38,8 @@ MultimodalBatch batch_of(const at::Tensor& ids, const at::Tensor& pixels, std::i
   return batch_of_rows({ids.flatten()}, pixels, image_token);
 }
 
-MultimodalBatch batch_of_rows(const std::vector<at::Tensor>& rows, const at::Tensor& pixels, std::int64_t image_token) {
+MultimodalBatch batch_of_rows(const std::vector<at::Tensor>& rows, const at::Tensor& pixels,
+                              std::int64_t image_token) {
   std::int64_t longest = 0;
   std::vector<std::int64_t> lengths;
   for (const auto& row : rows) lengths.push_back(row.numel()), longest = std::max(longest, row.numel());
@@ -46,7 +47,9 @@ MultimodalBatch batch_of_rows(const std::vector<at::Tensor>& rows, const at::Ten
   const auto n = static_cast<std::int64_t>(rows.size());
   batch.ids = at::zeros({n, longest}, at::kLong);
   for (std::int64_t b = 0; b < n; ++b)
-    batch.ids[b].narrow(0, 0, lengths[static_cast<std::size_t>(b)]).copy_(rows[static_cast<std::size_t>(b)]);
+    batch.ids[b]
+        .narrow(0, 0, lengths[static_cast<std::size_t>(b)])
+        .copy_(rows[static_cast<std::size_t>(b)]);
   batch.positions = at::arange(longest, at::kLong).expand({n, longest}).contiguous();
   batch.lengths = at::tensor(lengths, at::kLong);
   if (pixels.defined()) {
@@ -61,7 +64,8 @@ double max_abs_diff(const at::Tensor& a, const at::Tensor& b) {
   EXPECT_EQ(a.numel(), b.numel());
   if (a.numel() != b.numel()) return INFINITY;
   if (a.numel() == 0) return 0;
-  const at::Tensor difference = (a.detach().to(at::kDouble).flatten() - b.detach().to(at::kDouble).flatten()).abs().max();
+  const at::Tensor difference =
+      (a.detach().to(at::kDouble).flatten() - b.detach().to(at::kDouble).flatten()).abs().max();
   return difference.item<double>();
 }
 
@@ -101,11 +105,14 @@ void expect_greedy_equal(const at::Tensor& found, const at::Tensor& golden, cons
   }
 }
 
-std::string canonical_of_hf(const std::string& name) { return canonical_name(name, WeightSource::Part::kAll); }
+std::string canonical_of_hf(const std::string& name) {
+  return canonical_name(name, WeightSource::Part::kAll);
+}
 
 void expect_case_matches(LlavaModel& model, const Golden& golden, const std::string& key) {
   const auto name = [&](const char* part) { return key + "/" + part; };
-  const at::Tensor pixels = golden.has(name("pixel_values")) ? golden.at(name("pixel_values")) : at::Tensor();
+  const at::Tensor pixels =
+      golden.has(name("pixel_values")) ? golden.at(name("pixel_values")) : at::Tensor();
   at::Tensor ids = golden.at(name("input_ids")).flatten();
   if (golden.has(name("image_features"))) {  // original layout: one -200 stands for all features
     const auto at_image = ids.eq(-200).nonzero().item<std::int64_t>();
@@ -127,13 +134,14 @@ void expect_case_matches(LlavaModel& model, const Golden& golden, const std::str
   const at::Tensor picked = logits[0].index_select(0, golden.at(name("logits_pos")));
   const double difference = max_abs_diff(picked, golden.at(name("logits")));
   EXPECT_LE(difference, 2e-4) << key;
-  testing::Test::RecordProperty("logits_" + std::to_string(std::hash<std::string>()(key) % 1000), std::to_string(difference));
+  testing::Test::RecordProperty("logits_" + std::to_string(std::hash<std::string>()(key) % 1000),
+                                std::to_string(difference));
   const Greedy generated = greedy(model, batch, golden.at(name("greedy")).numel());
   expect_greedy_equal(generated.ids, golden.at(name("greedy")), golden.at(name("greedy_margin")), key);
 }
 
-void expect_gradients_match(LlavaModel& model, const Golden& golden, const std::string& key, const Json& expected,
-                            const MultimodalBatch& batch) {
+void expect_gradients_match(LlavaModel& model, const Golden& golden, const std::string& key,
+                            const Json& expected, const MultimodalBatch& batch) {
   std::map<std::string, at::Tensor> parameters;
   for (auto& p : model.parameters()) {
     p.tensor.requires_grad_(true);
@@ -143,18 +151,21 @@ void expect_gradients_match(LlavaModel& model, const Golden& golden, const std::
   const auto loss = model.loss(batch);
   const at::Tensor mean = loss.sum / loss.tokens;
   mean.backward();
-  EXPECT_NEAR(mean.item<double>(), expected["loss"].get<double>(), 1e-5 * expected["loss"].get<double>()) << key;
+  EXPECT_NEAR(mean.item<double>(), expected["loss"].get<double>(), 1e-5 * expected["loss"].get<double>())
+      << key;
   const double total = expected["grad_norm"].get<double>();
   for (const auto& [hf_name, norm] : expected["grad_norms"].items()) {
     const auto found = parameters.find(canonical_of_hf(hf_name));
     ASSERT_NE(found, parameters.end()) << hf_name;
     ASSERT_TRUE(found->second.grad().defined()) << hf_name;
-    EXPECT_NEAR(found->second.grad().norm().item<double>(), norm.get<double>(), 1e-4 * norm.get<double>() + 1e-6 * total)
+    EXPECT_NEAR(found->second.grad().norm().item<double>(), norm.get<double>(),
+                1e-4 * norm.get<double>() + 1e-6 * total)
         << hf_name;
     const std::string stored = key + "/grad/" + hf_name;
     if (!golden.has(stored)) continue;
     const at::Tensor gradient = golden.at(stored);
-    EXPECT_LE(max_abs_diff(found->second.grad(), gradient), 1e-4 * gradient.abs().max().item<double>()) << stored;
+    EXPECT_LE(max_abs_diff(found->second.grad(), gradient), 1e-4 * gradient.abs().max().item<double>())
+        << stored;
   }
   for (auto& [name, tensor] : parameters) tensor.requires_grad_(false);
 }

@@ -28,12 +28,15 @@ class Golden {
   Json info_;
 };
 
-std::unique_ptr<LlavaModel> load_folder(const std::filesystem::path& folder, c10::ScalarType dtype = c10::kFloat);
+std::unique_ptr<LlavaModel> load_folder(const std::filesystem::path& folder,
+                                        c10::ScalarType dtype = c10::kFloat);
 
-/// One unpadded prompt: ids [T] or [1,T]; pixels may be undefined; media rows are where ids equal `image_token`.
+/// One unpadded prompt: ids [T] or [1,T]; pixels may be undefined; media rows are where ids equal
+/// `image_token`.
 MultimodalBatch batch_of(const at::Tensor& ids, const at::Tensor& pixels, std::int64_t image_token);
 /// Right-padded rows, media in row order.
-MultimodalBatch batch_of_rows(const std::vector<at::Tensor>& rows, const at::Tensor& pixels, std::int64_t image_token);
+MultimodalBatch batch_of_rows(const std::vector<at::Tensor>& rows, const at::Tensor& pixels,
+                              std::int64_t image_token);
 
 double max_abs_diff(const at::Tensor& a, const at::Tensor& b);
 /// Logits [B,T,V] of a full forward pass without cache.
@@ -55,7 +58,7 @@ std::string canonical_of_hf(const std::string& name);
 /// Whole VLM or text case against the golden: traces, logits, greedy.
 void expect_case_matches(LlavaModel& model, const Golden& golden, const std::string& key);
 /// Loss, stored gradients and every gradient norm of a training case.
-void expect_gradients_match(LlavaModel& model, const Golden& golden, const std::string& key, const Json& expected,
-                            const MultimodalBatch& batch);
+void expect_gradients_match(LlavaModel& model, const Golden& golden, const std::string& key,
+                            const Json& expected, const MultimodalBatch& batch);
 
 }  // namespace llava::test

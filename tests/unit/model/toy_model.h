@@ -10,7 +10,8 @@ namespace llava::test {
 inline ModelConfig toy_config() {
   ModelConfig config;
   TowerConfig tower;
-  tower.hidden_size = 16, tower.intermediate_size = 24, tower.num_hidden_layers = 3, tower.num_attention_heads = 2;
+  tower.hidden_size = 16, tower.intermediate_size = 24, tower.num_hidden_layers = 3,
+  tower.num_attention_heads = 2;
   tower.image_size = tower.input_size = 28;
   config.tower = tower;
   config.connector.in_size = 16, config.connector.hidden_size = 32;

@@ -13,7 +13,8 @@ namespace {
 MultimodalBatch training_batch() {
   auto generator = at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{7});
   const at::Tensor pixels = at::randn({1, 3, 28, 28}, generator);
-  const at::Tensor first = at::cat({at::full(4, 79, at::kLong), at::randint(0, 70, {9}, generator, at::kLong)});
+  const at::Tensor first =
+      at::cat({at::full(4, 79, at::kLong), at::randint(0, 70, {9}, generator, at::kLong)});
   MultimodalBatch batch = batch_of_rows({first, at::randint(0, 70, {6}, generator, at::kLong)}, pixels, 79);
   batch.labels = batch.ids.clone();
   batch.labels.slice(1, 0, 5).fill_(-100);
@@ -45,12 +46,14 @@ TEST(Loss, EqualsCrossEntropyOverFullLogitsWithItsGradients) {
     EXPECT_EQ(loss.tokens, 8 + 1);
     const auto found = gradients(*model, loss.sum);
     const at::Tensor logits = model->logits(model->decode(model->embed(batch), batch));
-    const at::Tensor expected = at::cross_entropy_loss(logits.slice(1, 0, -1).flatten(0, 1),
-                                                       batch.labels.slice(1, 1).flatten(), {}, at::Reduction::Sum, -100);
+    const at::Tensor expected =
+        at::cross_entropy_loss(logits.slice(1, 0, -1).flatten(0, 1), batch.labels.slice(1, 1).flatten(), {},
+                               at::Reduction::Sum, -100);
     EXPECT_NEAR(loss.sum.item<double>(), expected.item<double>(), 1e-4);
     for (const auto& [name, gradient] : gradients(*model, expected)) {
       ASSERT_TRUE(found.contains(name)) << name;
-      EXPECT_LE(max_abs_diff(found.at(name), gradient), 1e-5 * (1 + gradient.abs().max().item<double>())) << name;
+      EXPECT_LE(max_abs_diff(found.at(name), gradient), 1e-5 * (1 + gradient.abs().max().item<double>()))
+          << name;
     }
   }
 }
@@ -80,7 +83,8 @@ TEST(LinearCrossEntropy, DoesNotDependOnTheChunk) {
   const at::Tensor head = at::randn({50, 16}, generator).requires_grad_(true);
   const at::Tensor targets = at::randint(0, 50, {33}, generator, at::kLong);
   const at::Tensor hidden = at::randn({33, 16}, generator).requires_grad_(true);
-  const at::Tensor expected = at::cross_entropy_loss(at::linear(hidden, head), targets, {}, at::Reduction::Sum);
+  const at::Tensor expected =
+      at::cross_entropy_loss(at::linear(hidden, head), targets, {}, at::Reduction::Sum);
   const auto wanted = torch::autograd::grad({expected}, {hidden, head});
   for (const std::int64_t chunk : {1, 7, 33, 100}) {
     const at::Tensor sum = linear_cross_entropy(hidden, head, targets, chunk);
