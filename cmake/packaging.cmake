@@ -17,6 +17,12 @@ install(DIRECTORY src/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/llava FILES_MATCH
 if(TARGET llava)
   install(TARGETS llava RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
+# The default model, once scripts/demo or scripts/test has put it together: its files, not the links of the build folder.
+install(CODE "
+  if(EXISTS \"${PROJECT_BINARY_DIR}/models/llava-nano/config.json\")
+    execute_process(COMMAND \"${CMAKE_COMMAND}\" -E copy_directory \"${PROJECT_BINARY_DIR}/models/llava-nano\"
+                    \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_DATADIR}/llava/models/llava-nano\" COMMAND_ERROR_IS_FATAL ANY)
+  endif()")
 configure_package_config_file(cmake/llava-config.cmake.in ${PROJECT_BINARY_DIR}/llava-config.cmake
                               INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/llava)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/llava-config-version.cmake COMPATIBILITY SameMinorVersion)

@@ -26,6 +26,14 @@ target_link_libraries(llava_torch INTERFACE ${TORCH_LIBRARIES})
 separate_arguments(_torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_compile_options(llava_torch INTERFACE ${_torch_flags})
 
+# LibTorch's own OpenMP runtime: our loops use its threads. Another copy would have threads of its own on the same cores, so
+# without this one our loops run on one thread.
+get_filename_component(_torch_lib "${Torch_DIR}/../../../lib" ABSOLUTE)
+file(GLOB _torch_gomp "${_torch_lib}/libgomp*.so*")
+if(_torch_gomp)
+  list(GET _torch_gomp 0 LLAVA_TORCH_OPENMP)
+endif()
+
 # One precompiled torch/torch.h for every module that includes it (measured: 10.7 s -> 3.6 s a file).
 function(llava_use_torch_pch target)
   if(NOT TARGET llava_torch_pch)

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/fields.h"
+#include "config/frozen_compute.h"
 
 /// The training config of `llava train` (docs: cli.md). One struct per level, one visit_fields each; names
 /// are the file's keys.
@@ -71,6 +72,7 @@ struct DataSourceConfig {
   std::string image_root;  ///< put before relative image names; default: the file's folder
   double weight = 1.0;  ///< passes over this source in one epoch: 0.5 a random half, 2 every record twice
   std::int64_t limit = 0;  ///< only the first N records; 0: all
+  bool optional = false;   ///< left out where the file does not exist
 };
 
 struct LoraSettings {
@@ -122,6 +124,7 @@ struct StageConfig {
   TurnMode turns = TurnMode::kConversation;
   FeatureCacheMode feature_cache = FeatureCacheMode::kAuto;
   Objective objective = Objective::kLm;
+  FrozenCompute frozen_compute = FrozenCompute::kModel;  ///< int8: faster on a CPU, with rounding noise
   TokenisationMode tokenisation = TokenisationMode::kModel;
   std::int64_t samples_per_step() const { return batch_size * grad_accum; }
 };
@@ -141,7 +144,8 @@ struct TrainConfig {
 
 template <class V>
 void visit_fields(V& v, DataSourceConfig& c) {
-  v("path", c.path), v("image_root", c.image_root), v("weight", c.weight), v("limit", c.limit);
+  v("path", c.path), v("image_root", c.image_root), v("weight", c.weight), v("limit", c.limit),
+      v("optional", c.optional);
 }
 template <class V>
 void visit_fields(V& v, LoraSettings& c) {
@@ -166,7 +170,7 @@ void visit_fields(V& v, StageConfig& c) {
       v("max_tokens_per_batch", c.max_tokens_per_batch);
   v("optim", c.optim), v("schedule", c.schedule), v("loss_normalisation", c.loss_normalisation);
   v("sampler", c.sampler), v("dtype", c.dtype), v("turns", c.turns), v("feature_cache", c.feature_cache);
-  v("objective", c.objective), v("tokenisation", c.tokenisation);
+  v("objective", c.objective), v("tokenisation", c.tokenisation), v("frozen_compute", c.frozen_compute);
 }
 template <class V>
 void visit_fields(V& v, TrainConfig& c) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace llava {
 
@@ -105,6 +106,11 @@ Sample sample_from_record(const Json& record, const std::filesystem::path& image
 }
 
 Dataset::Dataset(std::vector<DataSourceConfig> sources) : sources_(std::move(sources)) {
+  std::erase_if(sources_, [](const DataSourceConfig& source) {
+    const bool absent = source.optional && !std::filesystem::exists(source.path);
+    if (absent) log_info("data", "{} is not here and is optional: left out", source.path);
+    return absent;
+  });
   for (std::size_t s = 0; s < sources_.size(); ++s) {
     DataSourceConfig& source = sources_[s];
     files_.push_back(std::make_unique<RecordFile>(source.path));

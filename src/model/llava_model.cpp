@@ -13,6 +13,7 @@
 #include "model/build_model.h"
 #include "model/connector.h"
 #include "model/decoder.h"
+#include "model/fused.h"
 #include "model/kv_cache.h"
 #include "model/ops.h"
 #include "model/vision_tower.h"
@@ -38,6 +39,7 @@ class Model final : public LlavaModel {
   std::vector<NamedParameter> parameters() override;
   std::vector<std::string> add_lora(const LoraConfig& lora) override;
   void merge_lora() override;
+  void set_frozen_compute(FrozenCompute compute) override;
   void set_layer_runner(LayerRunner runner) override { runner_ = std::move(runner); }
   std::unique_ptr<KvCache> make_cache(std::int64_t batch, std::int64_t capacity) const override;
 
@@ -206,7 +208,18 @@ void Model::merge_lora() {
     const at::Tensor merged =
         linear->weight.to(at::kFloat).add(delta, linear->lora_scale).to(linear->weight.scalar_type());
     linear->weight.set_data(merged);  // the stored weight may be a read-only map
+    linear->int8.reset();
     linear->lora_a = linear->lora_b = at::Tensor();
+  }
+}
+
+void Model::set_frozen_compute(FrozenCompute compute) {
+  if (compute == FrozenCompute::kInt8 && (!device_.is_cpu() || dtype_ != at::kFloat))
+    fail(ErrorKind::kUsage, "frozen_compute int8 is for float32 on a CPU");
+  for (Linear* linear : builder_.linears) {
+    linear->int8.reset();
+    const bool frozen = linear->name.starts_with("language_model.") && !linear->weight.requires_grad();
+    if (compute == FrozenCompute::kInt8 && frozen) linear->int8 = fused::quantise(linear->weight);
   }
 }
 

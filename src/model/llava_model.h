@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "config/frozen_compute.h"
 #include "config/model_config.h"
 #include "model/batch.h"
 
@@ -77,6 +78,9 @@ class LlavaModel {
   virtual std::vector<std::string> add_lora(const LoraConfig& lora) = 0;
   /// W <- W + scale * B A for all LoRA pairs, which are removed.
   virtual void merge_lora() = 0;
+  /// For the decoder's linear layers whose weights want no gradient at the time of the call. Error{kUsage}
+  /// unless the model is float32 on a CPU.
+  virtual void set_frozen_compute(FrozenCompute compute) = 0;
   /// One decoder block runs through this; the trainer may wrap it (checkpointing, gathering, offload).
   /// Default: call it.
   using LayerRunner = std::function<at::Tensor(

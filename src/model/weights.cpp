@@ -2,10 +2,12 @@
 
 #include <torch/torch.h>
 
+#include "model/fused.h"
+
 namespace llava {
 
 at::Tensor Linear::operator()(const at::Tensor& x) const {
-  at::Tensor y = at::linear(x, weight, bias);
+  const at::Tensor y = int8 ? fused::int8_linear(x, *int8, bias) : at::linear(x, weight, bias);
   if (!lora_a.defined()) return y;
   at::Tensor input = x;
   if (lora_dropout > 0 && at::GradMode::is_enabled() && lora_a.requires_grad())

@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,12 @@ class WeightReader {
   virtual at::Tensor read(const std::string& name, const std::vector<std::int64_t>& shape) = 0;
 };
 
+/// See fused::quantise.
+struct Int8Matrix {
+  at::Tensor values;  ///< [out,in] int8
+  at::Tensor scales;  ///< [out] float32
+};
+
 /// A weight matrix with optional bias and optional LoRA pair; the only holder of matrices in the model.
 struct Linear {
   std::string name;           ///< canonical module name, without ".weight"
@@ -27,6 +34,8 @@ struct Linear {
   at::Tensor lora_a, lora_b;  ///< [r,in], [out,r] or undefined
   double lora_scale = 0.0;
   double lora_dropout = 0.0;
+  std::optional<Int8Matrix>
+      int8;  ///< used in place of `weight`, which it was made from (FrozenCompute::kInt8)
 
   /// x [...,in] -> [...,out]: x W^T + b + scale * dropout(x) A^T B^T.
   at::Tensor operator()(const at::Tensor& x) const;

@@ -62,6 +62,7 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   state_.lora = apply_lora(*model_, state_.lora, config.lora, seed, state_.touched);
   if (options_.on_stage_start) options_.on_stage_start(*model_);
   stage->trained = select_trained(*model_, config);
+  model_->set_frozen_compute(config.frozen_compute);
   for (const NamedParameter& p : stage->trained_base()) state_.touched.insert(p.name);
   check_final_model(checkpoint_, state_.touched);
   stage->optimizer = std::make_unique<AdamW>(stage->trained, config.lr, config.optim);

@@ -85,6 +85,20 @@ TEST(SampleFromRecord, RefusesWhatItCannotUse) {
             "");
 }
 
+TEST(Dataset, LeavesOutAMissingFileOnlyWhereItIsOptional) {
+  const auto folder = test::scratch_dir("optional");
+  write(folder / "a.json",
+        R"([{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}])");
+  const DataSourceConfig here{(folder / "a.json").string(), "", 1.0, 0, true};
+  const DataSourceConfig nowhere{(folder / "b.json").string(), "", 1.0, 0, true};
+  const Dataset some({nowhere, here});
+  ASSERT_EQ(some.size(), 1u);
+  EXPECT_EQ(some.sources().at(some.infos()[0].source).path, here.path);
+  EXPECT_EQ(some.load(0, TurnMode::kConversation).conversation.messages.size(), 2u);
+  EXPECT_THROW(Dataset({nowhere}), Error);
+  EXPECT_THROW(Dataset({here, {nowhere.path, "", 1.0, 0, false}}), Error);
+}
+
 TEST(Dataset, CountsWordsAndKeepsBrokenRecordsAsErrors) {
   const auto folder = test::scratch_dir("dataset");
   write(folder / "a.json",

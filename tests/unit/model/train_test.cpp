@@ -2,7 +2,10 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <deque>
+
 #include "base/error.h"
+#include "config/branch.h"
 #include "model/ops.h"
 #include "model_golden.h"
 #include "toy_model.h"
@@ -95,19 +98,127 @@ TEST(LinearCrossEntropy, DoesNotDependOnTheChunk) {
   }
 }
 
+/// Runs a block without keeping its activations and again, with them, when the gradient is asked for.
+struct Recompute : torch::autograd::Function<Recompute> {
+  using Block = std::function<at::Tensor(const at::Tensor&)>;
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const Block* block) {
+    context->save_for_backward({x});
+    context->saved_data["block"] = reinterpret_cast<std::int64_t>(block);
+    const at::NoGradGuard no_grad;
+    return (*block)(x);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list grads) {
+    const auto* block = reinterpret_cast<const Block*>(context->saved_data["block"].toInt());
+    const at::Tensor x = context->get_saved_variables()[0].detach().requires_grad_(true);
+    const at::AutoGradMode with_grad(true);
+    (*block)(x).backward(grads[0]);
+    return {x.grad(), at::Tensor()};
+  }
+};
+
 TEST(LayerRunner, RecomputingBlocksGivesTheSameGradients) {
   const auto model = toy_model(toy_config());
   require_all_grads(*model);
   const MultimodalBatch batch = training_batch();
   const auto expected = gradients(*model, model->loss(batch).sum);
-  int calls = 0;
+  std::deque<Recompute::Block> blocks;
   model->set_layer_runner([&](int layer, const auto& block, const at::Tensor& x) {
-    EXPECT_EQ(layer, calls++ % 3);
-    return block(x);
+    EXPECT_EQ(layer, static_cast<int>(blocks.size()));
+    blocks.push_back(block);
+    return Recompute::apply(x, &blocks.back());
   });
   const auto found = gradients(*model, model->loss(batch).sum);
-  EXPECT_EQ(calls, 3);
+  EXPECT_EQ(blocks.size(), 3U);
+  ASSERT_EQ(found.size(), expected.size());
   for (const auto& [name, gradient] : expected) EXPECT_TRUE(at::equal(found.at(name), gradient)) << name;
+}
+
+/// A training row that is a tree: ids, rotary positions, branches, and which of its tokens make up each
+/// path.
+struct Tree {
+  std::vector<std::int64_t> ids, positions;
+  std::vector<std::int32_t> branch;
+  std::vector<std::vector<std::int64_t>> paths;
+};
+
+/// Adds `length` tokens of a branch that stands behind `before`, and returns that path with them.
+std::vector<std::int64_t> grow(Tree& tree, const std::vector<std::int64_t>& before, std::int32_t branch,
+                               std::int64_t length) {
+  std::vector<std::int64_t> path = before;
+  for (std::int64_t i = 0; i < length; ++i) {
+    tree.positions.push_back(static_cast<std::int64_t>(path.size()));
+    path.push_back(static_cast<std::int64_t>(tree.ids.size()));
+    tree.ids.push_back(static_cast<std::int64_t>(tree.ids.size() * 13 % 70));
+    tree.branch.push_back(branch);
+  }
+  return path;
+}
+
+/// An image of 4 tokens and 3 of text; a question with two answers, and a pair of its own.
+Tree question_tree() {
+  Tree tree;
+  const auto prefix = grow(tree, {}, branch_id(0, 0), 7);
+  std::fill_n(tree.ids.begin(), 4, 79);
+  const auto question = grow(tree, prefix, branch_id(1, 0), 4);
+  tree.paths.push_back(grow(tree, question, branch_id(1, 1), 5));
+  tree.paths.push_back(grow(tree, question, branch_id(1, 2), 3));
+  tree.paths.push_back(grow(tree, prefix, branch_id(2, 0), 6));
+  return tree;
+}
+
+TEST(Branches, EveryPathThroughATreeEqualsARowOfItsOwn) {
+  const auto model = toy_model(toy_config());
+  const at::NoGradGuard no_grad;
+  const Tree tree = question_tree();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{9});
+  const at::Tensor pixels = at::randn({1, 3, 28, 28}, generator);
+  const at::Tensor text = at::randint(0, 70, {9}, generator, at::kLong);
+  MultimodalBatch batch = batch_of_rows({at::tensor(tree.ids), text}, pixels, 79);
+  const auto width = static_cast<std::int64_t>(tree.ids.size());
+  batch.positions[0].copy_(at::tensor(tree.positions));
+  batch.branch = at::zeros({2, width}, at::kInt);
+  batch.branch[0].copy_(at::tensor(tree.branch));
+  const at::Tensor hidden = model->decode(model->embed(batch), batch);
+  const auto alone = [&](const at::Tensor& ids, const at::Tensor& image) {
+    const MultimodalBatch row = batch_of_rows({ids}, image, 79);
+    return model->decode(model->embed(row), row)[0];
+  };
+  for (const auto& path : tree.paths) {
+    const at::Tensor tokens = at::tensor(path);
+    EXPECT_LE(max_abs_diff(hidden[0].index_select(0, tokens),
+                           alone(batch.ids[0].index_select(0, tokens), pixels)),
+              1e-5);
+  }
+  EXPECT_LE(max_abs_diff(hidden[1].slice(0, 0, 9), alone(text, {})), 1e-5);
+}
+
+TEST(Branches, LossIsTheSumOfThePathsAndAFirstTokenIsNeverLearnt) {
+  const auto model = toy_model(toy_config());
+  const at::NoGradGuard no_grad;
+  const Tree tree = question_tree();
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{9});
+  const at::Tensor pixels = at::randn({1, 3, 28, 28}, generator);
+  MultimodalBatch batch = batch_of_rows({at::tensor(tree.ids)}, pixels, 79);
+  batch.positions[0].copy_(at::tensor(tree.positions));
+  batch.branch = at::tensor(tree.branch).unsqueeze(0);
+  batch.labels = at::full_like(batch.ids, -100);
+  double expected = 0;
+  for (const auto& path : tree.paths) {
+    const at::Tensor tokens = at::tensor(path);
+    MultimodalBatch row = batch_of_rows({batch.ids[0].index_select(0, tokens)}, pixels, 79);
+    row.labels = at::full_like(row.ids, -100);
+    row.labels.slice(1, -2).copy_(row.ids.slice(1, -2));
+    batch.labels.index_put_({at::tensor(0), tokens.slice(0, -2)}, row.ids[0].slice(0, -2));
+    expected += model->loss(row).sum.item<double>();
+  }
+  const auto loss = model->loss(batch);
+  EXPECT_EQ(loss.tokens, 6);
+  EXPECT_NEAR(loss.sum.item<double>(), expected, 1e-4);
+  batch.labels[0][11] =
+      1;  // the first token of an answer: what predicts it is the question, not the row before
+  EXPECT_THROW(model->loss(batch), Error);
 }
 
 TEST(Lora, StartsAsTheBaseModelAndMergesIntoTheSameFunction) {

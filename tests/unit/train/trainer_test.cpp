@@ -95,6 +95,26 @@ TEST(Trainer, AnswerEmbeddingTrainsTheConnectorAlone) {
   EXPECT_LT(run.steps[11].loss, run.steps[1].loss);
 }
 
+TEST(Trainer, EightBitProductsWithFrozenWeightsTrainLoraAlmostAsFloat) {
+  LLAVA_GOLDEN_OR_SKIP(train, "train");
+  TrainConfig config = test::tiny_config(train.parent_path(), test::scratch_dir("float_products"));
+  config.stages[0].train = {"lora_"};
+  config.stages[0].lr = {{"", 5e-3}};
+  config.stages[0].lora = LoraSettings{.r = 4, .lora_alpha = 8};
+  config.stages[0].max_steps = 12;
+  const RunResult plain = test::run(config);
+  config.output = test::scratch_dir("int8_products").string();
+  config.stages[0].frozen_compute = FrozenCompute::kInt8;
+  const RunResult rounded = test::run(config);
+  ASSERT_EQ(rounded.steps.size(), 12U);
+  EXPECT_NE(rounded.steps[0].loss, plain.steps[0].loss);
+  expect_close_losses(rounded, plain, 0.02 * plain.steps[0].loss);
+  for (const auto& [name, weight] : plain.weights)
+    if (name.find("lora_") == std::string::npos) {
+      EXPECT_TRUE(at::equal(rounded.weights.at(name), weight)) << name;
+    }
+}
+
 TEST(Trainer, ReplacesAFewBadSamplesAndStopsAtManyOnes) {
   LLAVA_GOLDEN_OR_SKIP(train, "train");
   const fs::path folder = test::scratch_dir("bad_samples");

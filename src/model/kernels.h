@@ -1,0 +1,34 @@
+#pragma once
+#include <cstdint>
+
+/// Loops over rows in memory that a chain of LibTorch operations would go through several times. Row-major
+/// float32, no aliasing between inputs and outputs; rows are shared out between LibTorch's OpenMP threads.
+namespace llava::kernels {
+
+/// q = round(x * column_scale / row_scale) with row_scale = max |x * column_scale| / 127 of each row (1 for
+/// a row of zeros). column_scale may be null.
+void quantise_rows(const float* x, const float* column_scale, std::int64_t rows, std::int64_t columns,
+                   std::int8_t* q, float* row_scale);
+
+/// out = sums * row_scale * column_scale; column_scale may be null.
+void dequantise(const std::int32_t* sums, const float* row_scale, const float* column_scale,
+                std::int64_t rows, std::int64_t columns, float* out);
+
+/// out = x * inverse * weight with inverse[row] = 1 / sqrt(mean(x^2) + eps).
+void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t columns,
+              float* out, float* inverse);
+/// dx of the above.
+void rms_norm_backward(const float* grad, const float* x, const float* weight, const float* inverse,
+                       std::int64_t rows, std::int64_t columns, float* dx);
+
+/// out = gate * sigmoid(gate) * up, and its gradients.
+void silu_gate(const float* gate, const float* up, std::int64_t rows, std::int64_t columns, float* out);
+void silu_gate_backward(const float* grad, const float* gate, const float* up, std::int64_t rows,
+                        std::int64_t columns, float* dgate, float* dup);
+
+/// Rotates the halves of each head by the row's angles: x [rows,heads,width], cos and sin [rows,width/2].
+/// With sign -1 the other way round, which is the gradient.
+void rotate(const float* x, const float* cos, const float* sin, float sign, std::int64_t rows,
+            std::int64_t heads, std::int64_t width, float* out);
+
+}  // namespace llava::kernels
