@@ -2,6 +2,12 @@
 # One static library per folder of src/, alias llava::NAME. DEPS are our own modules: the link lines are the dependency rule
 # (docs/architecture.md); tests/unit/architecture checks the includes against them. TORCH: links LibTorch and uses the shared
 # precompiled header, so that only such modules pay for it.
+# llava_unity(TARGET): compiles its files in a few groups (LLAVA_UNITY). Most of a file's time goes into headers that its
+# neighbours include too. Names in unnamed namespaces must therefore differ within a folder; the dev preset compiles each file alone,
+# which proves its includes.
+function(llava_unity target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${LLAVA_UNITY} UNITY_BUILD_BATCH_SIZE 8)
+endfunction()
 define_property(GLOBAL PROPERTY LLAVA_MODULES BRIEF_DOCS "names of all modules" FULL_DOCS "names of all modules")
 function(llava_module name)
   cmake_parse_arguments(M "TORCH" "" "SOURCES;DEPS;LIBS" ${ARGN})
@@ -19,6 +25,7 @@ function(llava_module name)
     target_link_libraries(llava_${name} PUBLIC $<BUILD_INTERFACE:llava_torch> $<INSTALL_INTERFACE:llava::torch>)
     llava_use_torch_pch(llava_${name})
   endif()
+  llava_unity(llava_${name})
   set_target_properties(llava_${name} PROPERTIES EXPORT_NAME ${name})
   set_property(GLOBAL APPEND PROPERTY LLAVA_MODULES ${name})
 endfunction()

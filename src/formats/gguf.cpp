@@ -11,7 +11,6 @@ namespace llava {
 
 namespace {
 
-constexpr std::uint64_t kMaxTensors = 1'000'000;
 constexpr std::uint64_t kMaxKeys = 65'536;
 constexpr std::uint64_t kMaxArrayElements = 16'000'000;  // of all arrays together: 256 MB as JSON values
 constexpr int kMaxArrayDepth = 4;

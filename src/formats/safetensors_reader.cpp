@@ -13,7 +13,6 @@ namespace llava {
 namespace {
 
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
-constexpr std::size_t kMaxTensors = 1'000'000;
 
 struct Record {
   std::string name;

@@ -20,6 +20,7 @@ enum class DType { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8, kBool,
                    kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K,
                    kU64, kU32, kU16, kF8_E4M3, kF8_E5M2 /* listed and sized; no arithmetic on float8 */ };
 // clang-format on
+inline constexpr std::size_t kMaxTensors = 1'000'000;  ///< in one file; more is refused
 const char* to_string(DType dtype);  ///< "F32", "BF16", "I64", "Q4_K"…
 bool is_block_type(DType dtype);     ///< GGUF quantised blocks
 /// Elements of one block: 32 or 256 for block types, else 1.

@@ -17,7 +17,7 @@ constexpr std::int64_t kMaxSide = 8192;
 
 constexpr std::array<double, 3> kClipMean = {0.48145466, 0.4578275, 0.40821073};
 constexpr std::array<double, 3> kClipStd = {0.26862954, 0.26130258, 0.27577711};
-constexpr std::array<double, 3> kHalf = {0.5, 0.5, 0.5};
+constexpr std::array<double, 3> kCentred = {0.5, 0.5, 0.5};
 
 ImagePolicy clip_defaults() {
   ImagePolicy policy;
@@ -32,7 +32,7 @@ ImagePolicy squash_defaults(ResampleFilter filter) {
   policy.resize = ResizeMode::kSquash;
   policy.center_crop = false;
   policy.resample = filter;
-  policy.mean = policy.std = kHalf;
+  policy.mean = policy.std = kCentred;
   return policy;
 }
 
