@@ -2,12 +2,9 @@
 
 #include <utility>
 
+#include "text/space_mark.h"
+
 namespace llava {
-namespace {
-
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
-
-}  // namespace
 
 LlamaSlowDecoder::LlamaSlowDecoder(const SentencePiece& model, Options options)
     : model_(model),

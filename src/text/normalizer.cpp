@@ -9,7 +9,7 @@ namespace llava {
 namespace {
 
 constexpr std::size_t kMaxText = std::size_t{256} << 20;
-constexpr std::size_t kMaxSteps = 64;
+constexpr std::size_t kMaxNormalizers = 64;
 
 std::optional<unicode::NormalForm> normal_form(std::string_view type) {
   if (type == "NFC") return unicode::NormalForm::kNfc;
@@ -91,7 +91,8 @@ void Normalizer::add_steps(const Json& normalizer) {
          "normalizer \"{}\" (known: NFC, NFD, NFKC, NFKD, Prepend, Replace, Lowercase, Strip, Sequence)",
          type);
   }
-  if (steps_.size() == kMaxSteps) fail(ErrorKind::kFormat, "normalizer: more than {} steps", kMaxSteps);
+  if (steps_.size() == kMaxNormalizers)
+    fail(ErrorKind::kFormat, "normalizer: more than {} steps", kMaxNormalizers);
   steps_.push_back(std::move(step));
 }
 

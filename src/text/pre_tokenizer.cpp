@@ -13,7 +13,7 @@ namespace llava {
 namespace {
 
 using Behavior = PreTokenizer::Behavior;
-constexpr std::size_t kMaxSteps = 64;
+constexpr std::size_t kMaxPreTokenizers = 64;
 
 struct Part {
   std::size_t begin, end;
@@ -210,7 +210,8 @@ PreTokenizer PreTokenizer::from_json(const Json& pre_tokenizer) {
 }
 
 void PreTokenizer::add_step(std::unique_ptr<const Step> step) {
-  if (steps_.size() == kMaxSteps) fail(ErrorKind::kFormat, "pre_tokenizer: more than {} steps", kMaxSteps);
+  if (steps_.size() == kMaxPreTokenizers)
+    fail(ErrorKind::kFormat, "pre_tokenizer: more than {} steps", kMaxPreTokenizers);
   steps_.push_back(std::move(step));
 }
 

@@ -5,12 +5,12 @@
 #include "base/error.h"
 #include "text/normalizer.h"
 #include "text/score_merger.h"
+#include "text/space_mark.h"
 
 namespace llava {
 namespace {
 
 using PieceType = SentencePieceModel::PieceType;
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 
 /// The charsmap blob: size of a trie, the trie's units, then the replacement texts, each ended by a zero
 /// byte.

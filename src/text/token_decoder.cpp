@@ -11,7 +11,7 @@
 namespace llava {
 namespace {
 
-constexpr std::size_t kMaxSteps = 64;
+constexpr std::size_t kMaxDecoders = 64;
 
 }  // namespace
 
@@ -48,7 +48,7 @@ void TokenDecoder::add_step(Step step) {
   });
   if (needs_whole_tokens && step.fused)
     fail(ErrorKind::kUnsupported, "decoder: ByteLevel or ByteFallback after the tokens have been fused");
-  if (steps_.size() == kMaxSteps) fail(ErrorKind::kFormat, "decoder: more than {} steps", kMaxSteps);
+  if (steps_.size() == kMaxDecoders) fail(ErrorKind::kFormat, "decoder: more than {} steps", kMaxDecoders);
   steps_.push_back(std::move(step));
 }
 

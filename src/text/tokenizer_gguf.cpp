@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "text/added_tokens.h"
 #include "text/score_merger.h"
+#include "text/space_mark.h"
 #include "text/stream_decode.h"
 #include "text/token_decoder.h"
 #include "text/tokenizer.h"
@@ -16,7 +17,6 @@ namespace llava {
 namespace {
 
 using Behavior = PreTokenizer::Behavior;
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 constexpr std::int32_t kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kByte = 6;
 
 void check_id(const std::optional<std::int64_t>& id, std::string_view role,

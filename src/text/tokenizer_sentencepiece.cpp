@@ -7,6 +7,7 @@
 #include "text/added_tokens.h"
 #include "text/llama_slow_decoder.h"
 #include "text/sentencepiece.h"
+#include "text/space_mark.h"
 #include "text/stream_decode.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_config.h"
@@ -14,8 +15,6 @@
 
 namespace llava {
 namespace {
-
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
 
 /// A .model file alone: what sentencepiece's own Encode and Decode do.
 class PlainSentencePiece : public Tokenizer {

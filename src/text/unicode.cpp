@@ -1,16 +1,9 @@
 #include "text/unicode.h"
 
-#include "text/unicode_tables.h"
+#include "text/unicode_flags.h"
 
 namespace llava::unicode {
 namespace {
-
-namespace tables = unicode_tables;
-
-std::uint8_t flags(char32_t c) {
-  if (c >= 0x110000) return 0;
-  return tables::kFlags[std::size_t{tables::kBlockIndex[c >> 8]} * 256 + (c & 0xFF)];
-}
 
 /// The range of the second byte after `lead` (Unicode 3.9, table 3-7); {1, 0} where `lead` cannot begin a
 /// character.

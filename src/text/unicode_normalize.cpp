@@ -2,21 +2,14 @@
 #include <iterator>
 
 #include "text/unicode.h"
-#include "text/unicode_tables.h"
+#include "text/unicode_flags.h"
 
 namespace llava::unicode {
 namespace {
 
-namespace tables = unicode_tables;
-
 constexpr char32_t kHangulBase = 0xAC00, kLeadBase = 0x1100, kVowelBase = 0x1161, kFinalBase = 0x11A7;
 constexpr char32_t kNumLeads = 19, kNumVowels = 21, kNumFinals = 28,
                    kNumHangul = kNumLeads * kNumVowels * kNumFinals;
-
-std::uint8_t flags(char32_t c) {
-  if (c >= 0x110000) return 0;
-  return tables::kFlags[std::size_t{tables::kBlockIndex[c >> 8]} * 256 + (c & 0xFF)];
-}
 
 bool is_hangul(char32_t c) { return c >= kHangulBase && c < kHangulBase + kNumHangul; }
 
