@@ -26,7 +26,10 @@ void add_sampling_options(CLI::App& app, SamplingParams& s) {
   app.add_option("--repetition-penalty", s.repetition_penalty, "above 1: avoid tokens seen before")
       ->capture_default_str();
   app.add_option("--seed", s.seed, "of the draws")->capture_default_str();
-  app.add_option("--stop", s.stop_strings, "text that ends the answer (repeat)")->expected(1)->take_all();
+  app.add_option("--stop", s.stop_strings, "text that ends the answer (repeat)")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
 }
 
 void check_image(const std::string& file, const CheckpointInfo& checkpoint) {
@@ -68,6 +71,7 @@ std::function<int()> setup_chat(CLI::App& app) {
   app.add_option("QUESTION", args->question, "asked once; without it the chat is interactive");
   app.add_option("-i,--image", args->images, "image file for the first question (repeat)")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   app.add_option("--system", args->session.system, "system text instead of the format's own");
   add_checkpoint_options(app, args->open);

@@ -174,6 +174,7 @@ std::function<int()> setup_inspect_prompt(CLI::App& app) {
   add_checkpoint_options(app, args->open);
   app.add_option("-i,--image", args->images, "image files, in the order of their places (repeat)")
       ->expected(1)
+      ->allow_extra_args(false)
       ->take_all();
   app.add_flag("--train", args->train, "labels too, as in training");
   app.add_option("--max-length", args->max_length, "truncate to this many tokens; 0: no limit");

@@ -195,7 +195,10 @@ std::function<int()> setup_inspect_forward(CLI::App& app) {
   args->open.device = "cpu";
   add_checkpoint_options(app, args->open);
   add_compute_options(app, args->open, args->threads);
-  app.add_option("-i,--image", args->images, "image files (repeat)")->expected(1)->take_all();
+  app.add_option("-i,--image", args->images, "image files (repeat)")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
   app.add_option("-p,--prompt", args->prompt, "raw prompt text with <image> where images go");
   app.add_option("--ids", args->ids_file, "JSON list of token ids instead of --prompt");
   app.add_option("-o,--out", args->out, "safetensors file for the tensors")->required();

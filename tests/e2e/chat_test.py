@@ -88,6 +88,11 @@ class ChatTest(CliTest):
         self.assertNotIn("\033", result.stdout)
         self.assertIn("64 of images", result.stderr)
 
+    def test_a_question_may_follow_the_image(self) -> None:
+        result = run("chat", *self.options, "--max-new-tokens", 4, "--json", "--image", self.image, "What is this?")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(json.loads(result.stdout)["stats"]["image_tokens"], 64)
+
     def test_lines_of_a_pipe_are_a_conversation(self) -> None:
         lines = f"/image {self.image}\nWhat is this?\nAnd now?\n/clear\nHello\n/exit\nnever asked\n"
         text = self.ok("chat", *self.options, "--max-new-tokens", 4, "--json", stdin=lines)
