@@ -8,7 +8,6 @@ Rounds to nearest even. Needs numpy.
 import argparse
 import json
 import pathlib
-import shutil
 import struct
 import sys
 
@@ -53,7 +52,14 @@ def main():
     total = 0
     for name in ('mm_projector.safetensors', 'adapter_model.safetensors'):
         total += convert(arguments.final / name, arguments.out / name)
-    shutil.copy(arguments.final / 'adapter_config.json', arguments.out)
+    adapter = json.loads((arguments.final / 'adapter_config.json').read_text())
+    config = json.loads((arguments.final / 'config.json').read_text())
+    # a run names its parts where it found them; the shipped model finds them beside itself
+    adapter['base_model_name_or_path'] = pathlib.PurePath(adapter['base_model_name_or_path']).name
+    for part in ('language_model', 'vision_tower'):
+        config[part] = pathlib.PurePath(config[part]).name
+    for name, content in (('adapter_config.json', adapter), ('config.json', config)):
+        (arguments.out / name).write_text(json.dumps(content, indent=2) + '\n')
     print(f'{arguments.out}: {total / 1e6:.1f} MB of weights')
 
 
