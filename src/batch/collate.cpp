@@ -95,6 +95,8 @@ MultimodalBatch collate(std::span<const CollateRow> rows, const ModelConfig& mod
   batch.lengths = filler.lengths;
   batch.branch = filler.branch;
   (features ? batch.features : batch.pixels) = join_media(rows);
+  for (const CollateRow& row : rows)
+    for (const MediaSpan& span : row.prompt->media_spans) batch.media.push_back(span.layout);
   if (!filler.media_rows.empty()) batch.media_rows = at::tensor(filler.media_rows, at::kLong);
   return batch;
 }

@@ -29,8 +29,16 @@ Json sub_config(const Json& config, const char* key, std::string_view what) {
   return inner;
 }
 
-/// LlavaConfig without a vision_config is CLIP ViT-L/14 at 336 pixels.
-Json default_llava_vision() {
+/// Without a vision_config: CLIP ViT-L/14 at 336 pixels, OneVision's SigLIP of 26 blocks.
+Json default_llava_vision(const std::string& model_type) {
+  if (model_type == "llava_onevision")
+    return {{"model_type", "siglip_vision_model"},
+            {"hidden_size", 1152},
+            {"intermediate_size", 4304},
+            {"num_hidden_layers", 26},
+            {"image_size", 384},
+            {"num_attention_heads", 16},
+            {"patch_size", 14}};
   return {{"model_type", "clip_vision_model"},
           {"hidden_size", 1024},
           {"intermediate_size", 4096},
@@ -40,10 +48,17 @@ Json default_llava_vision() {
           {"patch_size", 14}};
 }
 
-void read_hf_selection(const Json& config, ModelConfig& model, std::string_view what) {
+std::int64_t default_image_token(const std::string& model_type) {
+  return model_type == "llava_onevision" ? 151646 : model_type == "llava_next_video" ? 32001 : 32000;
+}
+
+void read_hf_selection(const Json& config, const std::string& model_type, ModelConfig& model,
+                       std::string_view what) {
+  const bool onevision = model_type == "llava_onevision";
   TowerConfig& tower = *model.tower;
-  tower.select_layers = layer_list(config, "vision_feature_layer", -2, what);
-  const auto strategy = json_get_or<std::string>(config, "vision_feature_select_strategy", "default", what);
+  tower.select_layers = layer_list(config, "vision_feature_layer", onevision ? -1 : -2, what);
+  const auto strategy = json_get_or<std::string>(config, "vision_feature_select_strategy",
+                                                 onevision ? "full" : "default", what);
   if (strategy == "full") {
     tower.select_feature = SelectFeature::kClsPatch;
   } else if (strategy != "default") {
@@ -101,25 +116,28 @@ CheckpointInfo read_hf_llava(const fs::path& folder, const Json& config) {
   info.layout = Layout::kHfLlava;
   info.config = config;
   reject_unsupported_keys(config, what);
+  const auto kind = json_get<std::string>(config, "model_type", what);
+  const bool onevision = kind == "llava_onevision";
   const Json text = sub_config(config, "text_config", what);
-  const auto type = json_get_or<std::string>(text, "model_type", "llama", what);
+  const auto type = json_get_or<std::string>(text, "model_type", onevision ? "qwen2" : "llama", what);
   info.model.decoder = decoder_config_from_json(text, type, what + ": text_config");
   const Json vision = sub_config(config, "vision_config", what);
   info.model.tower =
-      tower_config_from_json(vision.empty() ? default_llava_vision() : vision, what + ": vision_config");
-  read_hf_selection(config, info.model, what);
+      tower_config_from_json(vision.empty() ? default_llava_vision(kind) : vision, what + ": vision_config");
+  read_hf_selection(config, kind, info.model, what);
   read_token_ids(text, type, info.model, what);
   info.model.pad_token_id =
       json_get_or<std::int64_t>(config, "pad_token_id", info.model.pad_token_id, what);
   info.model.image_token_id = json_get_or<std::int64_t>(config, "image_token_id", -1, what);
   if (info.model.image_token_id < 0)
-    info.model.image_token_id = json_get_or<std::int64_t>(config, "image_token_index", 32000, what);
+    info.model.image_token_id = json_get_or<std::int64_t>(config, "image_token_index", default_image_token(kind), what);
   if (info.model.image_token_id < 0)
     fail(ErrorKind::kFormat, "{}: image_token_index {} is negative", what, info.model.image_token_id);
   info.model.torch_dtype = dtype_of(config, text, what);
   const auto policy = read_image_policy(folder);
   info.image_policy = policy ? *policy : default_image_policy(*info.model.tower);
   match_input_size(*info.model.tower, *info.image_policy, folder.string());
+  read_hf_media(config, kind, info.model, *info.image_policy, what);
   add_folder_weights(info, folder, WeightSource::Part::kAll);
   apply_tensor_facts(info);
   read_text_files(folder, info);

@@ -17,9 +17,10 @@ void read_nano_tower(const fs::path& folder, const Json& config, const ReadOptio
           : resolve_part(json_get<std::string>(config, "vision_tower", what), {folder},
                          what + ": vision_tower", "give the vision tower's folder as --vision-tower");
   TowerFolder tower = read_tower_folder(path);
-  read_mm_policy(config, tower.policy, what);
-  match_input_size(tower.config, tower.policy, what);
-  TowerConfig& t = tower.config;
+  info.model.tower = tower.config;
+  TowerConfig& t = *info.model.tower;
+  read_mm_media(config, info.model, tower.policy, what);
+  match_input_size(t, tower.policy, what);
   t.select_layers =
       layer_list(config, "mm_vision_select_layer", t.kind == TowerKind::kDinov2 ? -1 : -2, what);
   const bool class_token = json_get_or<bool>(config, "mm_projector_class_token", false, what);
@@ -35,7 +36,6 @@ void read_nano_tower(const fs::path& folder, const Json& config, const ReadOptio
   const bool last = t.select_layers == std::vector<std::int64_t>{-1};
   t.apply_final_norm =
       json_get_or<bool>(config, "mm_vision_final_norm", t.kind == TowerKind::kDinov2 && last, what);
-  info.model.tower = t;
   info.image_policy = tower.policy;
   add_folder_weights(info, tower.folder, WeightSource::Part::kVisionTower);
 }

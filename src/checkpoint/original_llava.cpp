@@ -103,7 +103,7 @@ void read_mm_tower(const Json& config, const std::vector<fs::path>& roots, const
                 kTowerHint);
   info.model.tower = folder ? folder->config : tower_config_from_tensors(info, what);
   info.image_policy = folder ? folder->policy : default_image_policy(*info.model.tower);
-  read_mm_policy(config, *info.image_policy, what);
+  read_mm_media(config, info.model, *info.image_policy, what);
   match_input_size(*info.model.tower, *info.image_policy, what);
   read_mm_selection(config, *info.model.tower, embedded, what);
   if (folder && !have_tower) {

@@ -86,9 +86,14 @@ struct TowerFolder {
 TowerFolder read_tower_folder(const std::filesystem::path& folder);
 /// preprocessor_config.json (or processor_config.json's image_processor) of `folder`, if there is one.
 std::optional<ImagePolicy> read_image_policy(const std::filesystem::path& folder);
-/// "square"/absent or "pad"; Error{kUnsupported} for every other image_aspect_ratio, s2, resampler,
-/// start/end tokens….
-void read_mm_policy(const Json& config, ImagePolicy& policy, std::string_view what);
+/// The original code's image_aspect_ratio, image_grid_pinpoints, mm_patch_merge_type and video keys.
+/// Error{kUnsupported} for other maths (highres, s2, resampler, start/end tokens, …). The tower's size is
+/// known.
+void read_mm_media(const Json& config, ModelConfig& model, ImagePolicy& policy, std::string_view what);
+
+/// llava_next's, llava_next_video's and llava_onevision's way from views to rows of the prompt.
+void read_hf_media(const Json& config, const std::string& model_type, ModelConfig& model,
+                   ImagePolicy& policy, std::string_view what);
 
 /// A CLIP or SigLIP tower inside a checkpoint, described by its tensors' shapes alone.
 TowerConfig tower_config_from_tensors(const CheckpointInfo& info, std::string_view what);

@@ -36,26 +36,6 @@ TowerFolder read_tower_folder(const fs::path& folder) {
   return tower;
 }
 
-void read_mm_policy(const Json& config, ImagePolicy& policy, std::string_view what) {
-  const auto refuse = [&](const char* key) {
-    fail(ErrorKind::kUnsupported, "{}: {} = {} is not supported", what, key,
-         config.at(key).dump().substr(0, 80));
-  };
-  const auto ratio = json_get_or<std::string>(config, "image_aspect_ratio", "square", what);
-  if (ratio == "pad") {
-    policy.aspect_ratio = AspectRatio::kPad;
-  } else if (ratio != "square") {
-    refuse("image_aspect_ratio");
-  }
-  for (const char* key : {"s2", "use_s2", "mm_use_im_start_end"})
-    if (json_get_or<bool>(config, key, false, what)) refuse(key);
-  if (config.contains("mm_resampler_type") && !config.at("mm_resampler_type").is_null())
-    refuse("mm_resampler_type");
-  const auto merge = json_get_or<std::string>(config, "mm_patch_merge_type", "flat", what);
-  if (merge != "flat" && merge != "spatial")
-    refuse("mm_patch_merge_type");  // others append a newline vector
-}
-
 fs::path resolve_part(const std::string& name, const std::vector<fs::path>& roots, std::string_view what,
                       const std::string& hint) {
   if (name.empty()) fail(ErrorKind::kFormat, "{}: an empty path", what);

@@ -77,7 +77,7 @@ std::vector<MediaPlan> plan_images(const PromptArgs& args, const Conversation& c
                   "give it with --image");
     const std::string bytes = read_file(file, static_cast<std::size_t>(policy.limits.max_bytes));
     const ImageSize size = with_context(file, [&] { return probe_image(bytes, policy.limits); });
-    plans.push_back(plan_media(size, policy, checkpoint.model));
+    plans.push_back(plan_media(size, policy, checkpoint.model, files.size()));
   }
   return plans;
 }

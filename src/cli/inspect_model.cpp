@@ -57,7 +57,7 @@ ForwardInput read_input(const ForwardArgs& args, const CheckpointInfo& checkpoin
   for (const std::string& file : args.images) {
     if (!checkpoint.image_policy)
       fail(ErrorKind::kInput, "{} has no vision tower: it takes no images", checkpoint.folder.string());
-    ImagePixels image = load_pixels(file, *checkpoint.image_policy, checkpoint.model);
+    ImagePixels image = load_pixels(file, *checkpoint.image_policy, checkpoint.model, args.images.size());
     input.pixels.push_back(image.pixels);
     input.sizes.insert(input.sizes.end(), {image.plan.original.height, image.plan.original.width});
     plans.push_back(image.plan);

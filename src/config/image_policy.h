@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <vector>
 
 /// How bytes become pixels. Everything preprocessor_config.json and image_aspect_ratio can say, as data.
 namespace llava {
@@ -22,7 +23,14 @@ enum class ResizeMode {
 
 enum class AspectRatio {
   kSquare /* the processor as it is */,
-  kPad /* expand2square with the mean colour first */
+  kPad /* expand2square with the mean colour first */,
+  kAnyRes /* an overview and tiles of the best of grid_pinpoints */
+};
+
+/// A size that tiles may cover together.
+struct GridPinpoint {
+  std::int64_t width = 0, height = 0;
+  bool operator==(const GridPinpoint&) const = default;
 };
 
 struct ImageLimits {
@@ -33,6 +41,9 @@ struct ImageLimits {
 
 struct ImagePolicy {
   AspectRatio aspect_ratio = AspectRatio::kSquare;
+  /// image_grid_pinpoints, in the checkpoint's order, which decides ties. Files of the original code list
+  /// (width, height), llava-hf's (height, width): these are sorted out where they are read.
+  std::vector<GridPinpoint> grid_pinpoints;
   ResizeMode resize = ResizeMode::kShortestEdge;
   std::int64_t resize_height = 336, resize_width = 336;  ///< kShortestEdge uses resize_height
   bool center_crop = true;
@@ -47,7 +58,7 @@ struct ImagePolicy {
       false;  ///< false = HF and LLaVA (upstream ignores it); chat turns photos upright
   ImageLimits limits;
   bool operator==(const ImagePolicy& o) const {
-    return aspect_ratio == o.aspect_ratio && resize == o.resize && resize_height == o.resize_height &&
+    return aspect_ratio == o.aspect_ratio && grid_pinpoints == o.grid_pinpoints && resize == o.resize && resize_height == o.resize_height &&
            resize_width == o.resize_width && center_crop == o.center_crop && crop_height == o.crop_height &&
            crop_width == o.crop_width && resample == o.resample && do_rescale == o.do_rescale &&
            rescale_factor == o.rescale_factor && do_normalize == o.do_normalize && mean == o.mean &&

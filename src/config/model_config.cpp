@@ -160,6 +160,7 @@ ParameterCount count_parameters(const ModelConfig& config) {
   if (config.tower) {
     count.tower = count_tower(*config.tower);
     count.connector = count_connector(config.connector);
+    if (config.media.image_newline) count.connector += config.decoder.hidden_size;
   }
   count.decoder = count_decoder(config.decoder);
   return count;
@@ -173,6 +174,18 @@ const char* to_string(TowerKind kind) {
       return "siglip_vision_model";
     case TowerKind::kDinov2:
       return "dinov2";
+  }
+  return "";
+}
+
+const char* to_string(TileMerge merge) {
+  switch (merge) {
+    case TileMerge::kFlat:
+      return "flat";
+    case TileMerge::kSpatial:
+      return "spatial";
+    case TileMerge::kSpatialUnpad:
+      return "spatial_unpad";
   }
   return "";
 }

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "config/media_layout.h"
+
 /// What a model is, as plain data. Filled from a checkpoint's config.json / GGUF metadata by checkpoint/,
 /// never from a path.
 namespace llava {
@@ -60,6 +62,31 @@ struct ConnectorConfig {
   bool operator==(const ConnectorConfig&) const = default;
 };
 
+/// mm_patch_merge_type: how tiles' features are put together (specification 1.4.4).
+enum class TileMerge {
+  kFlat,          ///< one view after another
+  kSpatial,       ///< one big grid, row by row, behind the overview
+  kSpatialUnpad,  ///< the same without the padding, a newline vector behind every row
+};
+const char* to_string(TileMerge merge);
+
+/// What stands in the prompt for an image or a video, beyond one view through the connector.
+struct MediaConfig {
+  TileMerge merge = TileMerge::kFlat;
+  bool nobase = false;         ///< the overview's features are left out
+  bool max_pool = false;       ///< maxpool2x2: the big grid is pooled, no newlines
+  std::int64_t max_tiles = 0;  ///< N of anyres_max_N: the grid is shrunk to N tiles' features; 0: never
+  bool image_newline = false;  ///< the checkpoint has the vector
+  /// Several images in one prompt are padded to squares, one view each (OneVision).
+  bool tile_single_images_only = false;
+  std::int64_t video_token_id = -1;         ///< id that stands for one feature of a video; -1: the image's
+  PoolMode video_pool = PoolMode::kNone;    ///< mm_spatial_pool_mode / spatial_pool_mode
+  std::int64_t video_pool_stride = 2;       ///< mm_spatial_pool_stride
+  bool video_pool_first = false;            ///< before the connector
+  Newline video_newline = Newline::kNone;   ///< mm_newline_position
+  bool operator==(const MediaConfig&) const = default;
+};
+
 enum class RopeType { kDefault, kLinear, kDynamic, kYarn, kLlama3 };
 struct RopeScaling {
   RopeType type = RopeType::kDefault;
@@ -104,12 +131,13 @@ struct ModelConfig {
   std::optional<TowerConfig> tower;
   ConnectorConfig connector;  ///< meaningful only with a tower
   DecoderConfig decoder;
+  MediaConfig media;
   std::int64_t image_token_id =
       -200;  ///< id in Prompt.ids that stands for one image feature (-200: original LLaVA sentinel)
   std::int64_t bos_token_id = -1, pad_token_id = -1;
   std::vector<std::int64_t> eos_token_ids;  ///< config.json's; generation_config.json's win when present
   std::string torch_dtype = "float32";      ///< how the weights are stored: float32, bfloat16, float16
-  /// Image features of one tile after the connector.
+  /// Features of one view after the connector.
   std::int64_t num_image_tokens() const;
   /// Error{kUnsupported / kFormat} with every inconsistency at once (head counts, grid % merge, layer
   /// indices, absurd sizes).

@@ -8,11 +8,11 @@
 namespace llava {
 
 PreparedMedia prepare_image(const std::filesystem::path& path, const ImagePolicy& policy,
-                            const ModelConfig& model) {
+                            const ModelConfig& model, std::size_t num_images) {
   return with_context(path.string(), [&] {
     const Image image = load_image(path, policy.apply_exif_orientation, policy.limits);
     PreparedMedia media;
-    media.plan = plan_media({image.width, image.height}, policy, model);
+    media.plan = plan_media({image.width, image.height}, policy, model, num_images);
     media.pixels = render_pixels(image, media.plan, policy);
     return media;
   });
@@ -27,9 +27,9 @@ PreparedSample SamplePreparer::operator()(std::size_t index) const {
     for (const std::filesystem::path& path : sample.images) {
       const auto cached = find_cached ? find_cached(path) : std::nullopt;
       if (cached) {
-        prepared.media.push_back({plan_media(cached->size, policy, model), {}, cached->slot});
+        prepared.media.push_back({plan_media(cached->size, policy, model, sample.images.size()), {}, cached->slot});
       } else {
-        prepared.media.push_back(prepare_image(path, policy, model));
+        prepared.media.push_back(prepare_image(path, policy, model, sample.images.size()));
       }
       plans.push_back(prepared.media.back().plan);
     }

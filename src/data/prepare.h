@@ -35,6 +35,6 @@ struct SamplePreparer {
 
 /// An image file through the policy: its plan and pixels.
 PreparedMedia prepare_image(const std::filesystem::path& path, const ImagePolicy& policy,
-                            const ModelConfig& model);
+                            const ModelConfig& model, std::size_t num_images = 1);
 
 }  // namespace llava

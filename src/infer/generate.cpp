@@ -95,7 +95,7 @@ Prompt tail_of(const Prompt& prompt, std::size_t begin) {
   for (const MediaSpan& span : prompt.media_spans) {
     if (span.begin + span.len <= begin) continue;
     LLAVA_ASSERT(span.begin >= begin, "a reused prefix never ends inside an image");
-    tail.media_spans.push_back({span.begin - begin, span.len, span.item});
+    tail.media_spans.push_back({span.begin - begin, span.len, span.item, span.layout});
   }
   return tail;
 }

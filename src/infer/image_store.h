@@ -16,6 +16,7 @@ namespace llava {
 /// One image as the model sees it. Equal contents have equal hashes.
 struct EncodedImage {
   std::uint64_t hash = 0;
+  std::filesystem::path path;
   MediaPlan plan;
   at::Tensor features;  ///< [tiles,P,C] of the tower, before the connector
 };
@@ -27,8 +28,9 @@ class ImageStore {
   /// Keeps at most `capacity` images.
   ImageStore(LlavaModel& model, const ImagePolicy& policy, std::size_t capacity = 64);
 
-  /// Errors name the file: missing, not an image, too large.
-  std::shared_ptr<const EncodedImage> load(const std::filesystem::path& path);
+  /// One of a prompt's `num_images` images, on which depends whether some models tile it. Errors name the
+  /// file: missing, not an image, too large.
+  std::shared_ptr<const EncodedImage> load(const std::filesystem::path& path, std::size_t num_images = 1);
   /// Milliseconds spent encoding since the last call.
   double take_encode_ms();
 
@@ -46,6 +48,6 @@ struct ImagePixels {
   at::Tensor pixels;
 };
 ImagePixels load_pixels(const std::filesystem::path& path, const ImagePolicy& policy,
-                        const ModelConfig& model);
+                        const ModelConfig& model, std::size_t num_images = 1);
 
 }  // namespace llava

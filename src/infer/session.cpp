@@ -211,6 +211,8 @@ Answer ChatSession::ask(const std::string& question, const std::function<void(st
   conversation.messages.push_back(std::move(message));
   Images images = images_;
   images.insert(images.end(), waiting_.begin(), waiting_.end());
+  if (images.size() > 1 && bundle_.model->config().media.tile_single_images_only)
+    for (auto& image : images) image = store_->load(image->path, images.size());
 
   const Prompt prompt = fit(conversation, images);
   const double before_ms =

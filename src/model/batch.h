@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include "config/media_layout.h"
+
 namespace llava {
 
 /// What a forward pass eats; filled by batch/collate only.   B rows, T tokens (right-padded), M tiles over
@@ -17,6 +19,7 @@ struct MultimodalBatch {
   at::Tensor features;    ///< [M,P,C] tower features instead of pixels (cached, frozen tower), or undefined
   at::Tensor media_rows;  ///< [N] int64 flat positions (b*T+t) of the N image features, in order; undefined
                           ///< without media
+  std::vector<MediaLayout> media;  ///< of the items, in order; empty: each view's features as they are
 };
 
 }  // namespace llava

@@ -15,6 +15,7 @@
 #include "model/decoder.h"
 #include "model/fused.h"
 #include "model/kv_cache.h"
+#include "model/media_rows.h"
 #include "model/ops.h"
 #include "model/vision_tower.h"
 
@@ -23,6 +24,8 @@ namespace {
 
 /// float32 logits that may be alive at once in the loss, in elements (128 MiB).
 constexpr std::int64_t kLossChunkElements = std::int64_t{1} << 25;
+/// Memory that the views which the tower sees at once may take for their intermediate values.
+constexpr std::int64_t kTowerBytes = std::int64_t{256} << 20;
 
 class Model final : public LlavaModel {
  public:
@@ -46,6 +49,9 @@ class Model final : public LlavaModel {
  private:
   const at::Tensor& head() const { return head_.defined() ? head_ : decoder_->embedding(); }
   void check_ids(const at::Tensor& ids) const;
+  at::Tensor run_tower(const at::Tensor& pixels) const;
+  /// [N,D] of the batch's media, undefined without any.
+  at::Tensor media_features(const MultimodalBatch& batch, ForwardTrace* trace);
 
   ModelConfig config_;
   c10::ScalarType dtype_;
@@ -54,7 +60,8 @@ class Model final : public LlavaModel {
   std::unique_ptr<VisionTower> tower_;
   std::optional<Connector> connector_;
   std::optional<Decoder> decoder_;
-  at::Tensor head_;  ///< undefined: tied to the embedding
+  at::Tensor head_;     ///< undefined: tied to the embedding
+  at::Tensor newline_;  ///< image_newline [D], where the model has one
   LayerRunner runner_;
 };
 
@@ -63,15 +70,30 @@ Model::Model(const ModelConfig& config, WeightReader& reader, c10::ScalarType dt
   if (config.tower) {
     tower_ = make_tower(*config.tower, builder_, "vision_tower.");
     connector_.emplace(config.connector, builder_);
+    if (config.media.image_newline)
+      newline_ = builder_.tensor("image_newline", {config.decoder.hidden_size});
   }
   decoder_.emplace(config.decoder, builder_);
   if (!config.decoder.tie_word_embeddings)
     head_ = builder_.tensor("lm_head.weight", {config.decoder.vocab_size, config.decoder.hidden_size});
 }
 
+/// Hidden states of all views; without gradients a few views at a time, so that 36 tiles need no more memory
+/// than those.
+at::Tensor Model::run_tower(const at::Tensor& pixels) const {
+  const TowerConfig& t = *config_.tower;
+  const std::int64_t view_bytes = 4 * (t.num_patches() + 1) * (t.intermediate_size + 4 * t.hidden_size) +
+                                  4 * t.num_attention_heads * t.num_patches() * t.num_patches();
+  const std::int64_t together = std::max<std::int64_t>(kTowerBytes / view_bytes, 1);
+  if (at::GradMode::is_enabled() || pixels.size(0) <= together) return tower_->selected(pixels.to(device_));
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor& some : pixels.split(together)) parts.push_back(tower_->selected(some.to(device_)));
+  return at::cat(parts);
+}
+
 at::Tensor Model::encode_vision(const at::Tensor& pixels, ForwardTrace* trace) {
   if (!tower_) fail(ErrorKind::kInput, "this model has no vision tower: it cannot look at images");
-  const at::Tensor hidden = tower_->selected(pixels.to(device_));
+  const at::Tensor hidden = run_tower(pixels);
   if (trace != nullptr) trace->vision_hidden = hidden;
   const bool drop_cls = config_.tower->has_cls() && config_.tower->select_feature == SelectFeature::kPatch;
   return drop_cls ? hidden.slice(1, 1) : hidden;
@@ -90,26 +112,32 @@ void Model::check_ids(const at::Tensor& ids) const {
          config_.decoder.vocab_size);
 }
 
+at::Tensor Model::media_features(const MultimodalBatch& batch, ForwardTrace* trace) {
+  at::Tensor features = batch.features;
+  if (!features.defined() && batch.pixels.defined()) features = encode_vision(batch.pixels, trace);
+  if (!features.defined()) return {};
+  const auto projected = [&](const at::Tensor& views) {
+    const at::Tensor out = project(views);
+    if (trace != nullptr) trace->projected = out;
+    return out;
+  };
+  if (batch.media.empty()) return projected(features).flatten(0, 1);
+  return media_rows(features, batch.media, projected, newline_);
+}
+
 at::Tensor Model::embed(const MultimodalBatch& batch, ForwardTrace* trace) {
   check_ids(batch.ids);
   at::Tensor embeds = decoder_->embed_tokens(batch.ids.to(device_));  // [B,T,D]
   const std::int64_t spans = batch.media_rows.defined() ? batch.media_rows.numel() : 0;
-  at::Tensor media;
-  if (batch.features.defined()) {
-    media = project(batch.features);
-  } else if (batch.pixels.defined()) {
-    media = project(encode_vision(batch.pixels, trace));
-  }
-  const std::int64_t found = media.defined() ? media.size(0) * media.size(1) : 0;
+  const at::Tensor media = media_features(batch, trace);
+  const std::int64_t found = media.defined() ? media.size(0) : 0;
   if (found != spans)
     fail(ErrorKind::kInternal, "the prompt has places for {} image features, the images give {}", spans,
          found);
-  if (media.defined()) {
-    if (trace != nullptr) trace->projected = media;
+  if (media.defined())
     embeds = embeds.flatten(0, 1)
-                 .index_copy(0, batch.media_rows.to(device_), media.flatten(0, 1).to(embeds.scalar_type()))
+                 .index_copy(0, batch.media_rows.to(device_), media.to(embeds.scalar_type()))
                  .view(embeds.sizes());
-  }
   if (trace != nullptr) trace->inputs_embeds = embeds;
   return embeds;
 }

@@ -33,7 +33,7 @@ void append(Prompt& prompt, const PromptTokens& tokens, const std::vector<std::i
       if (planned < 1 || planned > kMaxMediaTokens)
         fail(ErrorKind::kInput, "image {} has {} tokens", item + 1, planned);
       count = static_cast<std::size_t>(planned);
-      prompt.media_spans.push_back({prompt.ids.size(), count, item});
+      prompt.media_spans.push_back({prompt.ids.size(), count, item, plans.at(item).layout});
     }
     prompt.ids.insert(prompt.ids.end(), count, tokens.ids[i]);
     if (!labels.empty()) prompt.labels.insert(prompt.labels.end(), count, labels[i]);
@@ -75,7 +75,7 @@ Branch make_branch(const Conversation& conversation, const std::vector<MediaPlan
   branch.segments = is_training ? format.render_training(conversation) : format.render(conversation, true);
   check_media(conversation.num_media(), branch.segments, plans);
   branch.tokens =
-      tokenise(branch.segments, tokenizer, model.image_token_id,
+      tokenise(branch.segments, tokenizer, media_token_ids(model),
                {.tokenisation = options.tokenisation, .user_text_special = options.user_text_special});
   if (is_training)
     branch.labels = make_labels(branch.tokens, branch.segments, conversation, tokenizer,
@@ -176,7 +176,7 @@ Prompt prompt_from_text(std::string_view text, const std::vector<MediaPlan>& pla
     fail(ErrorKind::kInput, "the prompt has {} <image> and <video>, but {} images were given", num_media,
          plans.size());
   const PromptTokens tokens =
-      tokenise(segments, tokenizer, model.image_token_id,
+      tokenise(segments, tokenizer, media_token_ids(model),
                {.tokenisation = tokenisation, .keep_rendered_bos = false, .add_end = true});
   Prompt prompt;
   append(prompt, tokens, {}, 0, tokens.ids.size(), segments, plans);

@@ -21,7 +21,7 @@ void mark_counted_turns(const PromptTokens& tokens, const std::vector<Segment>& 
       if (turn < 0 || segment.turn == turn) own.push_back(segment);
     }
     const PromptTokensOptions alone{.tokenisation = ImageTokenisation::kChunks};
-    return tokenise(own, tokenizer, 0, alone).ids.size();
+    return tokenise(own, tokenizer, {}, alone).ids.size();
   };
   std::copy(tokens.ids.begin(), tokens.ids.end(), labels.begin());
   std::size_t at = count(-1);

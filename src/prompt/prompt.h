@@ -16,6 +16,7 @@ inline constexpr std::int64_t kIgnoreIndex = -100;
 /// Where one media item's features stand: ids[begin, begin+len) are all the image token.
 struct MediaSpan {
   std::size_t begin = 0, len = 0, item = 0;
+  MediaLayout layout;  ///< how the item's views become those features
   bool operator==(const MediaSpan&) const = default;
 };
 

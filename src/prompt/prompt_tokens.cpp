@@ -11,9 +11,9 @@ namespace {
 /// Tokenises stretches of the segments into one stream.
 class Stream {
  public:
-  Stream(const std::vector<Segment>& segments, const Tokenizer& tokenizer, std::int64_t image_token_id,
+  Stream(const std::vector<Segment>& segments, const Tokenizer& tokenizer, const MediaTokenIds& media_ids,
          const PromptTokensOptions& options)
-      : segments_(segments), tokenizer_(tokenizer), image_token_id_(image_token_id), options_(options) {}
+      : segments_(segments), tokenizer_(tokenizer), media_ids_(media_ids), options_(options) {}
 
   PromptTokens run() {
     switch (options_.tokenisation) {
@@ -32,6 +32,10 @@ class Stream {
   }
 
  private:
+  std::int64_t media_id(const Segment& segment) const {
+    return segment.kind == Segment::Kind::kVideo ? media_ids_.video : media_ids_.image;
+  }
+
   /// Whether the tokenizer has the placeholders of [first, last) as tokens.
   bool knows_media(std::size_t first, std::size_t last) const {
     return std::all_of(segments_.begin() + static_cast<std::ptrdiff_t>(first),
@@ -50,7 +54,7 @@ class Stream {
   void add_chunks(std::size_t first, std::size_t last) {
     for (std::size_t begin = first; begin < last;) {
       if (segments_[begin].is_media()) {
-        out_.push(image_token_id_, static_cast<int>(begin), true);
+        out_.push(media_id(segments_[begin]), static_cast<int>(begin), true);
         ++begin;
         continue;
       }
@@ -106,7 +110,8 @@ class Stream {
         break;
       }
       media_found += is_media;
-      out_.push(is_media ? image_token_id_ : encoding.ids[i], static_cast<int>(first + owner), is_media);
+      out_.push(is_media ? media_id(segments_[first + owner]) : encoding.ids[i], static_cast<int>(first + owner),
+                is_media);
     }
     const auto wanted = std::count_if(segments_.begin() + static_cast<std::ptrdiff_t>(first),
                                       segments_.begin() + static_cast<std::ptrdiff_t>(first + ends.size()),
@@ -144,16 +149,21 @@ class Stream {
 
   const std::vector<Segment>& segments_;
   const Tokenizer& tokenizer_;
-  std::int64_t image_token_id_;
+  MediaTokenIds media_ids_;
   const PromptTokensOptions& options_;
   PromptTokens out_;
 };
 
 }  // namespace
 
+MediaTokenIds media_token_ids(const ModelConfig& model) {
+  const std::int64_t video = model.media.video_token_id;
+  return {model.image_token_id, video >= 0 ? video : model.image_token_id};
+}
+
 PromptTokens tokenise(const std::vector<Segment>& segments, const Tokenizer& tokenizer,
-                      std::int64_t image_token_id, const PromptTokensOptions& options) {
-  return Stream(segments, tokenizer, image_token_id, options).run();
+                      const MediaTokenIds& media_ids, const PromptTokensOptions& options) {
+  return Stream(segments, tokenizer, media_ids, options).run();
 }
 
 }  // namespace llava

@@ -20,6 +20,12 @@ struct PromptTokens {
   }
 };
 
+/// Ids that stand for one feature of an image or a video.
+struct MediaTokenIds {
+  std::int64_t image = 0, video = 0;
+};
+MediaTokenIds media_token_ids(const ModelConfig& model);
+
 struct PromptTokensOptions {
   ImageTokenisation tokenisation = ImageTokenisation::kWholeString;
   bool user_text_special = false;
@@ -27,10 +33,10 @@ struct PromptTokensOptions {
   bool add_end = false;           ///< the post-processor's EOS too
 };
 
-/// Tokenises rendered segments; media become `image_token_id`. Error{kUnsupported} if the tokenizer does
+/// Tokenises rendered segments; media become `media_ids`. Error{kUnsupported} if the tokenizer does
 /// not keep a media placeholder in one piece.
 PromptTokens tokenise(const std::vector<Segment>& segments, const Tokenizer& tokenizer,
-                      std::int64_t image_token_id, const PromptTokensOptions& options);
+                      const MediaTokenIds& media_ids, const PromptTokensOptions& options);
 
 /// The labels of the unexpanded tokens: the answers and their end tokens, or what `upstream` says.
 std::vector<std::int64_t> make_labels(const PromptTokens& tokens, const std::vector<Segment>& segments,

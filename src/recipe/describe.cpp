@@ -34,6 +34,18 @@ const char* to_string(ResampleFilter filter) {
   return "";
 }
 
+const char* to_string(AspectRatio ratio) {
+  switch (ratio) {
+    case AspectRatio::kSquare:
+      return "square";
+    case AspectRatio::kPad:
+      return "pad";
+    case AspectRatio::kAnyRes:
+      return "anyres";
+  }
+  return "";
+}
+
 const char* to_string(RopeType type) {
   switch (type) {
     case RopeType::kDefault:
@@ -86,6 +98,21 @@ OrderedJson describe_connector(const ConnectorConfig& c) {
           {"class_token", c.class_token}};
 }
 
+OrderedJson describe_media(const MediaConfig& m) {
+  OrderedJson json = {{"mm_patch_merge_type", llava::to_string(m.merge)}};
+  if (m.max_tiles > 0) json["anyres_max"] = m.max_tiles;
+  if (m.nobase) json["nobase"] = true;
+  if (m.max_pool) json["maxpool2x2"] = true;
+  json["image_newline"] = m.image_newline;
+  json["tile_single_images_only"] = m.tile_single_images_only;
+  if (m.video_pool == PoolMode::kNone) return json;
+  json["video"] = {{"pool_mode", llava::to_string(m.video_pool)},
+                   {"pool_stride", m.video_pool_stride},
+                   {"pool_before_connector", m.video_pool_first},
+                   {"newline_position", llava::to_string(m.video_newline)}};
+  return json;
+}
+
 OrderedJson describe_decoder(const DecoderConfig& d) {
   OrderedJson json = {{"model_type", d.model_type},
                       {"vocab_size", d.vocab_size},
@@ -115,6 +142,7 @@ OrderedJson describe(const ModelConfig& model) {
   if (model.tower) {
     json["tower"] = describe_tower(*model.tower);
     json["connector"] = describe_connector(model.connector);
+    if (model.connector.kind != ConnectorKind::kIdentity) json["media"] = describe_media(model.media);
     json["image_tokens"] = model.num_image_tokens();
   }
   const bool tower_alone = model.tower && model.connector.kind == ConnectorKind::kIdentity;
@@ -127,7 +155,13 @@ OrderedJson describe(const ModelConfig& model) {
 }
 
 OrderedJson describe(const ImagePolicy& p) {
-  return {{"aspect_ratio", p.aspect_ratio == AspectRatio::kPad ? "pad" : "square"},
+  OrderedJson json = {{"aspect_ratio", to_string(p.aspect_ratio)}};
+  if (p.aspect_ratio == AspectRatio::kAnyRes) {
+    OrderedJson pinpoints = OrderedJson::array();
+    for (const GridPinpoint& pin : p.grid_pinpoints) pinpoints.push_back({pin.width, pin.height});
+    json["grid_pinpoints"] = std::move(pinpoints);
+  }
+  const OrderedJson rest = {
           {"resize", to_string(p.resize)},
           {"resize_height", p.resize_height},
           {"resize_width", p.resize_width},
@@ -137,6 +171,8 @@ OrderedJson describe(const ImagePolicy& p) {
           {"resample", to_string(p.resample)},
           {"mean", p.mean},
           {"std", p.std}};
+  for (const auto& [key, value] : rest.items()) json[key] = value;
+  return json;
 }
 
 OrderedJson describe(const Recipe& recipe) {

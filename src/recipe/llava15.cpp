@@ -4,6 +4,16 @@
 // LlavaForConditionalGeneration).
 namespace llava::recipes {
 
+ConnectorConfig mlp2x_gelu(std::int64_t in_size, const DecoderConfig& decoder) {
+  ConnectorConfig connector;
+  connector.kind = ConnectorKind::kMlp;
+  connector.depth = 2;
+  connector.in_size = in_size;
+  connector.hidden_size = decoder.hidden_size;
+  connector.act = Activation::kGelu;
+  return connector;
+}
+
 namespace {
 
 Recipe llava15(std::string name, DecoderConfig decoder) {
@@ -15,11 +25,7 @@ Recipe llava15(std::string name, DecoderConfig decoder) {
   // Tower: the penultimate block's patches; the class token is dropped.
   recipe.model.tower = clip_vit_large(336);
   // Connector: Linear, exact GELU, Linear.
-  recipe.model.connector.kind = ConnectorKind::kMlp;
-  recipe.model.connector.depth = 2;
-  recipe.model.connector.in_size = 1024;
-  recipe.model.connector.hidden_size = decoder.hidden_size;
-  recipe.model.connector.act = Activation::kGelu;
+  recipe.model.connector = mlp2x_gelu(1024, decoder);
   // Decoder: Vicuna v1.5.
   recipe.model.decoder = std::move(decoder);
   recipe.model.torch_dtype = "bfloat16";

@@ -9,6 +9,7 @@ namespace llava::recipes {
 TowerConfig clip_vit_large(std::int64_t image_size);
 ImagePolicy clip_policy(std::int64_t size, AspectRatio aspect_ratio);
 TowerConfig siglip_so400m_384();
+ImagePolicy siglip_policy(std::int64_t size);
 TowerConfig dinov2_small();
 ImagePolicy dinov2_policy();
 
@@ -18,12 +19,26 @@ DecoderConfig llama(std::int64_t hidden, std::int64_t layers, std::int64_t heads
 DecoderConfig vicuna_7b();
 DecoderConfig vicuna_13b();
 DecoderConfig smollm2_135m();
+DecoderConfig mistral_7b();
+DecoderConfig llama3_8b();
+DecoderConfig llama31_8b();
+DecoderConfig yi_34b();
+DecoderConfig qwen2_half_b();
+DecoderConfig qwen2_7b();
+DecoderConfig qwen2_72b();
+DecoderConfig qwen15_72b();
+DecoderConfig qwen15_110b();
+
+/// mlp2x_gelu from a tower of width `in_size` to `decoder`.
+ConnectorConfig mlp2x_gelu(std::int64_t in_size, const DecoderConfig& decoder);
 
 /// One function per file.
 void add_vision_models(std::vector<Recipe>& table);
 void add_text_models(std::vector<Recipe>& table);
 void add_llava_v1(std::vector<Recipe>& table);
 void add_llava15(std::vector<Recipe>& table);
+void add_llava_next(std::vector<Recipe>& table);
+void add_llava_onevision(std::vector<Recipe>& table);
 void add_llava_nano(std::vector<Recipe>& table);
 
 }  // namespace llava::recipes

