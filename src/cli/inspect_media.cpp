@@ -25,7 +25,8 @@ const ImagePolicy& policy_of(const CheckpointInfo& checkpoint) {
   return *checkpoint.image_policy;
 }
 
-/// Multiply-adds of the tower and of the decoder's prefill for one image, in 10^9 operations.
+/// Multiply-adds of the tower and of the decoder's prefill for one image, in 10^9 operations, and the bytes
+/// of its keys and values at the checkpoint's precision.
 OrderedJson cost_of(const MediaPlan& plan, const ModelConfig& model) {
   const TowerConfig& t = *model.tower;
   const auto tokens = static_cast<double>(t.num_patches() + (t.has_cls() ? 1 : 0));
@@ -37,20 +38,38 @@ OrderedJson cost_of(const MediaPlan& plan, const ModelConfig& model) {
   const DecoderConfig& d = model.decoder;
   const double weights =
       static_cast<double>(count_parameters(model).decoder - d.vocab_size * d.hidden_size);
+  const std::int64_t kv_values = 2 * d.num_hidden_layers * d.num_key_value_heads * d.head_dim;
+  const std::int64_t value_bytes = model.torch_dtype == "float32" ? 4 : 2;
   return {{"vision_gflop", vision},
-          {"prefill_gflop", 2 * weights * static_cast<double>(plan.token_count) / 1e9}};
+          {"prefill_gflop", 2 * weights * static_cast<double>(plan.token_count) / 1e9},
+          {"kv_bytes", kv_values * value_bytes * plan.token_count}};
+}
+
+/// How a tiled image's features become its tokens.
+OrderedJson describe_page(const MediaPlan& plan) {
+  const AnyResPage& page = *plan.page;
+  const MediaLayout& layout = plan.layout;
+  return {{"page", {page.page.height, page.page.width}},
+          {"resized", {page.resized.height, page.resized.width}},
+          {"tiles", {page.rows, page.columns}},
+          {"features", {layout.rows, layout.columns}},
+          {"capped", {layout.capped_rows, layout.capped_columns}},
+          {"overview", layout.overview},
+          {"newline", to_string(layout.newline)}};
 }
 
 OrderedJson describe_plan(const std::string& file, const MediaPlan& plan, const ModelConfig& model) {
   const std::int64_t merge = model.connector.patch_merge;
-  return {{"image", file},
+  OrderedJson json = {{"image", file},
           {"width", plan.original.width},
           {"height", plan.original.height},
           {"tiles", plan.num_tiles},
           {"tile", {plan.tile_height, plan.tile_width}},
           {"grid", {model.tower->grid() / merge, model.tower->grid() / merge}},
-          {"tokens", plan.token_count},
-          {"cost", cost_of(plan, model)}};
+          {"tokens", plan.token_count}};
+  if (plan.page) json["anyres"] = describe_page(plan);
+  json["cost"] = cost_of(plan, model);
+  return json;
 }
 
 struct PromptArgs {

@@ -122,12 +122,34 @@ TEST(ReadCheckpoint, VisionTowersAlone) {
   EXPECT_EQ(read_golden("siglip_vision").model.tower->kind, TowerKind::kSiglip);
 }
 
-TEST(ReadCheckpoint, RefusesModelsOfLaterIssuesByName) {
+TEST(ReadCheckpoint, PinpointsComeOutAsWidthAndHeightInTheFilesOrder) {
   LLAVA_GOLDEN_OR_SKIP(path, "checkpoints/llava_next_mistral");
-  expect_error(ErrorKind::kUnsupported, "llava_next", [&] { read_checkpoint(path); });
-  expect_error(ErrorKind::kUnsupported, "llava_onevision", [&] { read_golden("llava_onevision"); });
-  expect_error(ErrorKind::kUnsupported, "image_aspect_ratio = \"anyres\"",
-               [&] { read_golden("llava_next_orig"); });
+  const CheckpointInfo hf = read_checkpoint(path), original = read_golden("llava_next_orig");
+  for (const CheckpointInfo* info : {&hf, &original}) {
+    EXPECT_EQ(info->image_policy->aspect_ratio, AspectRatio::kAnyRes);
+    EXPECT_EQ(info->model.media.merge, TileMerge::kSpatialUnpad);
+    EXPECT_TRUE(info->model.media.image_newline);
+    EXPECT_EQ(info->recipe, "llava-next");
+  }
+  EXPECT_EQ(hf.image_policy->grid_pinpoints.front(), (GridPinpoint{112, 56}));
+  EXPECT_EQ(original.image_policy->grid_pinpoints.front(), (GridPinpoint{112, 56}));
+  EXPECT_EQ(hf.image_policy->grid_pinpoints[3], (GridPinpoint{56, 168}));
+  EXPECT_EQ(original.image_policy->grid_pinpoints[3], (GridPinpoint{56, 168}));
+}
+
+TEST(ReadCheckpoint, OneVisionAndNextVideoPoolTheirFrames) {
+  LLAVA_GOLDEN_OR_SKIP(path, "checkpoints/llava_onevision");
+  const MediaConfig onevision = read_checkpoint(path).model.media;
+  EXPECT_EQ(onevision.max_tiles, 9);
+  EXPECT_TRUE(onevision.tile_single_images_only);
+  EXPECT_EQ(onevision.video_pool, PoolMode::kBilinear);
+  EXPECT_FALSE(onevision.video_pool_first);
+  EXPECT_EQ(onevision.video_newline, Newline::kEnd);
+  EXPECT_EQ(onevision.video_token_id, 2054);
+  const MediaConfig video = read_golden("llava_next_video").model.media;
+  EXPECT_EQ(video.video_pool, PoolMode::kAverage);
+  EXPECT_TRUE(video.video_pool_first);
+  EXPECT_EQ(video.video_newline, Newline::kNone);
 }
 
 TEST(ReadCheckpoint, PeftFolderTakesItsBase) {

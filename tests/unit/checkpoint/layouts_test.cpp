@@ -82,8 +82,10 @@ TEST(OriginalLayout, UnsupportedMathsIsNamed) {
   const std::pair<const char*, Json> changes[] = {{"s2", true},
                                                   {"mm_resampler_type", "spatial_pool"},
                                                   {"mm_use_im_start_end", true},
-                                                  {"image_aspect_ratio", "anyres_max_9"},
-                                                  {"mm_patch_merge_type", "spatial_unpad"},
+                                                  {"image_aspect_ratio", "anyres_max_x"},
+                                                  {"image_aspect_ratio", "highres"},
+                                                  {"add_faster_video", true},
+                                                  {"mm_patch_merge_type", "unires"},
                                                   {"mm_projector_type", "mlp2x_res2x_gelu"},
                                                   {"mm_vision_select_feature", "slicefour_patch"}};
   for (const auto& [key, value] : changes) {
@@ -92,6 +94,26 @@ TEST(OriginalLayout, UnsupportedMathsIsNamed) {
     const fs::path folder = write_original("unsupported", config);
     expect_error(ErrorKind::kUnsupported, key, [&] { read_checkpoint(folder); });
   }
+}
+
+TEST(OriginalLayout, PinpointsMayBeAListTextOrARange) {
+  const auto pinpoints = [&](const Json& value) {
+    Json config = original_config();
+    config["image_aspect_ratio"] = "anyres_max_9";
+    config["image_grid_pinpoints"] = value;
+    return read_checkpoint(write_original("pinpoints", config)).image_policy->grid_pinpoints;
+  };
+  const std::vector<GridPinpoint> two = {{112, 56}, {56, 112}};
+  EXPECT_EQ(pinpoints(Json::parse("[[112, 56], [56, 112]]")), two);
+  EXPECT_EQ(pinpoints("[[112, 56], [56, 112]]"), two);
+  const auto range = pinpoints("(1x1),...,(2x3)");
+  const std::int64_t side = range.front().width;
+  ASSERT_EQ(range.size(), 6U);
+  EXPECT_EQ(range[1], (GridPinpoint{side, 2 * side}));
+  EXPECT_EQ(range[3], (GridPinpoint{2 * side, side}));
+  for (const Json& bad : {Json("(1x1"), Json("(0x1),(2x2)"), Json::array(), Json::parse("[[1]]"), Json("x"),
+                          Json::parse("[[-3, 5]]"), Json("(1x1),...,(99999999999999999999x2)")})
+    expect_error(ErrorKind::kFormat, "image_grid_pinpoints", [&] { pinpoints(bad); });
 }
 
 TEST(OriginalLayout, SaysWhereItLookedForTheTower) {

@@ -79,8 +79,8 @@ TEST(ImagePolicyFromJson, TakesNullAsMissing) {
 }
 
 TEST(ImagePolicyFromJson, RefusesWhatItCannotCompute) {
-  EXPECT_THAT(error_of(processor("LlavaNextImageProcessor")),
-              HasSubstr("\"LlavaNextImageProcessor\" is not supported"));
+  EXPECT_THAT(error_of(processor("IdeficsImageProcessor")),
+              HasSubstr("\"IdeficsImageProcessor\" is not supported"));
   EXPECT_THAT(error_of(processor("Qwen2VLImageProcessor")), HasSubstr("not supported"));
   EXPECT_THAT(error_of(processor("")), HasSubstr("no \"image_processor_type\""));
   EXPECT_THAT(error_of(Json::array()), HasSubstr("expected a JSON object"));
