@@ -90,13 +90,13 @@ std::string processor_name(const Json& json) {
   fail(ErrorKind::kFormat, "{}: no \"image_processor_type\"", kWhat);
 }
 
-std::int64_t read_side(const Json& value, std::string_view key) {
-  if (!value.is_number_integer()) fail(ErrorKind::kFormat, "{}: \"{}\" must hold integers", kWhat, key);
+std::int64_t read_side(const Json& value, std::string_view key, std::string_view what = kWhat) {
+  if (!value.is_number_integer()) fail(ErrorKind::kFormat, "{}: \"{}\" must hold integers", what, key);
   const auto side = value.is_number_unsigned() && value.get<std::uint64_t>() > std::uint64_t{kMaxSide}
                         ? kMaxSide + 1
                         : value.get<std::int64_t>();
   if (side < 1 || side > kMaxSide)
-    fail(ErrorKind::kFormat, "{}: \"{}\" is {}; a side may be 1 to {}", kWhat, key, value.dump(), kMaxSide);
+    fail(ErrorKind::kFormat, "{}: \"{}\" is {}; a side may be 1 to {}", what, key, value.dump(), kMaxSide);
   return side;
 }
 
@@ -183,8 +183,8 @@ std::vector<GridPinpoint> grid_pinpoints_from_json(const Json& list, PinpointOrd
     if (!pair.is_array() || pair.size() != 2)
       fail(ErrorKind::kFormat, "{}: image_grid_pinpoints: {} is no pair of sides", what,
            pair.dump().substr(0, 40));
-    const std::int64_t first = read_side(pair[0], "image_grid_pinpoints");
-    const std::int64_t second = read_side(pair[1], "image_grid_pinpoints");
+    const std::int64_t first = read_side(pair[0], "image_grid_pinpoints", what);
+    const std::int64_t second = read_side(pair[1], "image_grid_pinpoints", what);
     pinpoints.push_back(order == PinpointOrder::kHeightWidth ? GridPinpoint{second, first}
                                                              : GridPinpoint{first, second});
   }
