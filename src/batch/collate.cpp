@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/error.h"
 
@@ -73,15 +74,17 @@ at::Tensor join_media(std::span<const CollateRow> rows) {
 MultimodalBatch collate(std::span<const CollateRow> rows, const ModelConfig& model) {
   LLAVA_ASSERT(!rows.empty(), "a batch needs rows");
   std::size_t longest = 0;
-  bool with_labels = false, with_branch = false, features = false, pixels = false;
+  bool with_labels = false, with_branch = false;
+  std::optional<MediaForm> form;
   for (const CollateRow& row : rows) {
     check_row(row);
     longest = std::max(longest, row.prompt->ids.size());
     with_labels |= !row.prompt->labels.empty();
     with_branch |= !row.prompt->branch.empty();
-    if (!row.media.empty()) (row.media_are_features ? features : pixels) = true;
+    if (row.media.empty()) continue;
+    LLAVA_ASSERT(!form || *form == row.form, "a batch's media have one form");
+    form = row.form;
   }
-  LLAVA_ASSERT(!(features && pixels), "a batch has pixels or features, not both");
   const std::int64_t pad_id =
       model.pad_token_id >= 0 && model.pad_token_id < model.decoder.vocab_size ? model.pad_token_id : 0;
   Filler filler(static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(longest), pad_id,
@@ -94,15 +97,22 @@ MultimodalBatch collate(std::span<const CollateRow> rows, const ModelConfig& mod
   batch.positions = filler.positions;
   batch.lengths = filler.lengths;
   batch.branch = filler.branch;
-  (features ? batch.features : batch.pixels) = join_media(rows);
+  (form == MediaForm::kRows       ? batch.rows
+   : form == MediaForm::kFeatures ? batch.features
+                                  : batch.pixels) = join_media(rows);
+  bool planned = true;
   for (const CollateRow& row : rows)
-    for (const MediaSpan& span : row.prompt->media_spans) batch.media.push_back(span.layout);
+    for (const MediaSpan& span : row.prompt->media_spans) {
+      batch.media.push_back(span.layout);
+      planned &= span.layout.token_count > 0;
+    }
+  if (!planned) batch.media.clear();  // a prompt made by hand: views as they are
   if (!filler.media_rows.empty()) batch.media_rows = at::tensor(filler.media_rows, at::kLong);
   return batch;
 }
 
 MultimodalBatch collate_one(const Prompt& prompt, std::vector<at::Tensor> media, const ModelConfig& model) {
-  CollateRow row{&prompt, std::move(media), false};
+  CollateRow row{&prompt, std::move(media)};
   return collate({&row, 1}, model);
 }
 

@@ -11,18 +11,25 @@
 /// here.
 namespace llava {
 
-/// One row of a batch. `media` holds one tensor per media item of the prompt, in order: pixels
-/// [tiles,3,H,W] float32, or tower features [tiles,P,C]; all rows of a batch use the same of the two.
+/// How far media have come before the batch.
+enum class MediaForm {
+  kPixels,    ///< [views,3,H,W] float32
+  kFeatures,  ///< [views,P,C] of the tower
+  kRows,      ///< [n,D] as they stand in the prompt
+};
+
+/// One row of a batch. `media` holds one tensor per media item of the prompt, in order; all rows of a batch
+/// have the same form.
 struct CollateRow {
   const Prompt* prompt = nullptr;
   std::vector<at::Tensor> media;
-  bool media_are_features = false;
+  MediaForm form = MediaForm::kPixels;
 };
 
 /// Right-pads the rows to the longest one (ids with the model's pad id, labels with -100) and lists where
 /// the image features go. Image ids that are not rows of the embedding table (the original LLaVA's -200)
 /// become 0: they are overwritten by the splice. Error{kInternal}: no rows, media counts that differ from
-/// the prompt's spans, or pixels mixed with features.
+/// the prompt's spans, or forms of media mixed.
 MultimodalBatch collate(std::span<const CollateRow> rows, const ModelConfig& model);
 
 /// A single prompt without labels, for generation.

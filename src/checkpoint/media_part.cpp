@@ -112,6 +112,7 @@ void read_mm_video(const Json& config, MediaConfig& media, std::string_view what
   for (const Newline newline : {Newline::kNone, Newline::kGrid, Newline::kFrame, Newline::kEnd})
     if (position == to_string(newline)) {
       media.video_newline = newline;
+      if (newline == Newline::kGrid) media.video_max_frames = 64;  // LLaVA-Video
       return;
     }
   refuse(config, "mm_newline_position", what);
@@ -136,13 +137,16 @@ void read_mm_media(const Json& config, ModelConfig& model, ImagePolicy& policy, 
   } else if (ratio != "square") {
     refuse(config, "image_aspect_ratio", what);
   }
-  read_mm_video(config, model.media, what);
+  // a class token beside the patches leaves no grid to pool: every frame stands as it is
+  if (!json_get_or<bool>(config, "mm_projector_class_token", false, what))
+    read_mm_video(config, model.media, what);
 }
 
 void read_hf_media(const Json& config, const std::string& model_type, ModelConfig& model,
                    ImagePolicy& policy, std::string_view what) {
-  if (model_type == "llava") return;
   MediaConfig& media = model.media;
+  media.video_pool = PoolMode::kAverage;  // an image model shown a film (specification 1.5.7)
+  if (model_type == "llava") return;
   media.merge = TileMerge::kSpatialUnpad;
   media.image_newline = true;
   if (policy.aspect_ratio != AspectRatio::kAnyRes)

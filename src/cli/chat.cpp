@@ -10,6 +10,8 @@
 #include "cli/model_options.h"
 #include "cli/verbs.h"
 #include "vision/image.h"
+#include "vision/media_plan.h"
+#include "vision/video.h"
 
 namespace llava {
 
@@ -40,6 +42,21 @@ void check_image(const std::string& file, const CheckpointInfo& checkpoint) {
   with_context(file, [&] { probe_image(bytes, limits); });
 }
 
+/// What a video will cost is known from its headers: more positions for models that were trained on few, as
+/// LLaVA-NeXT-Video's demo scales them (specification 1.5.7).
+void check_video(const ChatArguments& args, CheckpointInfo& checkpoint) {
+  if (args.video.empty()) return;
+  if (!checkpoint.image_policy)
+    fail(ErrorKind::kInput, "{} has no vision tower: it cannot look at videos", checkpoint.folder.string());
+  VideoInfo info;
+  const FramePick pick = pick_video_frames(args.video, checkpoint.model, args.video_options, &info);
+  const MediaPlan plan = plan_video(info.size, static_cast<std::int64_t>(pick.indices.size()),
+                                    *checkpoint.image_policy, checkpoint.model);
+  if (const auto factor = extend_context(checkpoint.model.decoder, plan.token_count); factor > 1)
+    log_warning("chat", "the video takes {} tokens: positions are scaled by {} to {}", plan.token_count, factor,
+                checkpoint.model.decoder.max_position_embeddings);
+}
+
 int run_chat(ChatArguments& args) {
   if (args.context != "drop" && args.context != "refuse")
     fail(ErrorKind::kUsage, "--context \"{}\" is not one of drop, refuse", args.context);
@@ -53,6 +70,7 @@ int run_chat(ChatArguments& args) {
   CheckpointInfo checkpoint = open_checkpoint(args.open);
   check_can_chat(checkpoint);
   for (const std::string& image : args.images) check_image(image, checkpoint);
+  check_video(args, checkpoint);
   ModelBundle bundle = load_bundle(std::move(checkpoint), args.open);
   args.session.context = args.context == "drop" ? ContextPolicy::kDrop : ContextPolicy::kRefuse;
   args.session.context_length = args.context_length;
@@ -60,6 +78,9 @@ int run_chat(ChatArguments& args) {
   ChatSession session(bundle, args.session);
   if (args.jsonl) return chat_jsonl(session, args);
   for (const std::string& image : args.images) session.add_image(image);
+  if (!args.video.empty())
+    if (const std::string problem = session.add_video(args.video, args.video_options); !problem.empty())
+      log_warning("chat", "{}", problem);
   if (!args.question.empty()) return chat_once(session, args, bundle);
   return chat_interactive(session, args, bundle);
 }
@@ -73,6 +94,10 @@ std::function<int()> setup_chat(CLI::App& app) {
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
+  app.add_option("--video", args->video, "film, or folder of frames, for the first question");
+  app.add_option("--num-frames", args->video_options.num_frames,
+                 "frames of the video to show, spread evenly; 0: by the model's rule, all of a folder")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--system", args->session.system, "system text instead of the format's own");
   add_checkpoint_options(app, args->open);
   add_sampling_options(app, args->session.sampling);

@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/signals.h"
 #include "cli/output.h"
 
@@ -66,6 +67,7 @@ std::string_view trimmed(std::string_view text) {
 
 constexpr const char* kHelp =
     "/image FILE  look at an image with the next question\n"
+    "/video FILE  the same with a film or a folder of frames\n"
     "/clear       forget the conversation and its images\n"
     "/stats       show or hide times and token counts\n"
     "/help        this text\n"
@@ -132,6 +134,10 @@ class Repl {
     } else if (name == "/image") {
       if (argument.empty()) fail(ErrorKind::kUsage, "/image needs a file");
       session_.add_image(argument);
+    } else if (name == "/video") {
+      if (argument.empty()) fail(ErrorKind::kUsage, "/video needs a film or a folder of frames");
+      if (const std::string problem = session_.add_video(argument, args_.video_options); !problem.empty())
+        std::cerr << problem << "\n";
     } else {
       fail(ErrorKind::kUsage, "no command {}; /help lists them", name);
     }
@@ -167,6 +173,9 @@ OrderedJson answer_line(ChatSession& session, const ChatArguments& args, const s
   const auto question = json_get<std::string>(line, "question", "this line");
   session.clear();
   for (const std::string& file : image_list(line)) session.add_image(file);
+  if (const auto video = json_get_or<std::string>(line, "video", "", "this line"); !video.empty())
+    if (const std::string problem = session.add_video(video, args.video_options); !problem.empty())
+      log_warning("chat", "{}", problem);
   const Answer answer = session.ask(question, {}, &stop_flag());
   if (answer.reason == StopReason::kCancelled) fail(ErrorKind::kStopped, "stopped");
   OrderedJson json = {{"id", OrderedJson(id)}, {"answer", std::string(trimmed(answer.text))}};

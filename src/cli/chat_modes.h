@@ -11,6 +11,8 @@ namespace llava {
 struct ChatArguments {
   std::string question;
   std::vector<std::string> images;
+  std::string video;
+  VideoOptions video_options;
   OpenOptions open;
   SessionOptions session;
   int threads = 0;

@@ -153,16 +153,43 @@ int run_prompt(const PromptArgs& args) {
   return 0;
 }
 
+/// A film's frames, tokens and cost from its headers; decoded only for `out`.
+int inspect_video(const std::string& file, const VideoOptions& options, const CheckpointInfo& checkpoint,
+                  const std::string& out) {
+  VideoInfo info;
+  const FramePick pick = pick_video_frames(file, checkpoint.model, options, &info);
+  const MediaPlan plan = plan_video(info.size, static_cast<std::int64_t>(pick.indices.size()),
+                                    policy_of(checkpoint), checkpoint.model);
+  OrderedJson json = describe_plan(file, plan, checkpoint.model);
+  json["frames_in_file"] = info.frames;
+  json["fps"] = info.fps;
+  json["seconds"] = info.duration;
+  json["frames"] = pick.indices;
+  json["times"] = pick.times;
+  if (!out.empty()) {
+    TensorOutput tensors;
+    const ImagePixels film = load_video_pixels(file, policy_of(checkpoint), checkpoint.model, options);
+    tensors.add("pixel_values_videos", film.pixels.unsqueeze(0));
+    tensors.write(out);
+  }
+  write_json_line({{"video", json}});
+  return 0;
+}
+
 }  // namespace
 
 std::function<int()> setup_inspect_image(CLI::App& app) {
   struct Args {
     OpenOptions open;
     std::vector<std::string> images;
-    std::string out;
+    std::string video, out;
+    VideoOptions video_options;
   };
   auto args = std::make_shared<Args>();
-  app.add_option("IMAGE", args->images, "image files")->required();
+  app.add_option("IMAGE", args->images, "image files");
+  app.add_option("--video", args->video, "film or folder of frames");
+  app.add_option("--num-frames", args->video_options.num_frames, "frames of it, spread evenly")
+      ->check(CLI::NonNegativeNumber);
   add_checkpoint_options(app, args->open);
   app.add_option("-o,--out", args->out, "safetensors file for pixel_values and image_sizes");
   return [args] {
@@ -171,8 +198,11 @@ std::function<int()> setup_inspect_image(CLI::App& app) {
     std::vector<at::Tensor> pixels;
     std::vector<std::int64_t> sizes;
     OrderedJson images = OrderedJson::array();
+    if (args->images.empty() && args->video.empty())
+      fail(ErrorKind::kUsage, "inspect image needs image files or --video");
+    if (!args->video.empty()) return inspect_video(args->video, args->video_options, checkpoint, args->out);
     for (const std::string& file : args->images) {
-      const ImagePixels image = load_pixels(file, policy, checkpoint.model);
+      const ImagePixels image = load_pixels(file, policy, checkpoint.model, args->images.size());
       pixels.push_back(image.pixels);
       sizes.insert(sizes.end(), {image.plan.original.height, image.plan.original.width});
       images.push_back(describe_plan(file, image.plan, checkpoint.model));

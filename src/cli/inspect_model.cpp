@@ -26,6 +26,8 @@ namespace {
 struct ForwardArgs {
   OpenOptions open;
   std::vector<std::string> images;
+  std::string video;
+  VideoOptions video_options;
   std::string prompt, ids_file, out;
   std::int64_t generate = 0;
   int threads = 0;
@@ -33,7 +35,8 @@ struct ForwardArgs {
 
 struct ForwardInput {
   Prompt prompt;
-  std::vector<at::Tensor> pixels;   ///< one [tiles,3,H,W] an image
+  std::vector<at::Tensor> pixels;   ///< one [views,3,H,W] an image or a video
+  bool video = false;
   std::vector<std::int64_t> sizes;  ///< h, w, h, w, …
 };
 
@@ -61,6 +64,16 @@ ForwardInput read_input(const ForwardArgs& args, const CheckpointInfo& checkpoin
     input.pixels.push_back(image.pixels);
     input.sizes.insert(input.sizes.end(), {image.plan.original.height, image.plan.original.width});
     plans.push_back(image.plan);
+  }
+  if (!args.video.empty()) {
+    if (!args.images.empty()) fail(ErrorKind::kUsage, "--image and --video exclude each other here");
+    if (!checkpoint.image_policy)
+      fail(ErrorKind::kInput, "{} has no vision tower: it takes no videos", checkpoint.folder.string());
+    ImagePixels film =
+        load_video_pixels(args.video, *checkpoint.image_policy, checkpoint.model, args.video_options);
+    input.pixels.push_back(film.pixels);
+    plans.push_back(film.plan);
+    input.video = true;
   }
   if (checkpoint.layout == Layout::kHfVision) return input;
   if (!args.ids_file.empty()) {
@@ -142,7 +155,9 @@ int run_forward(const ForwardArgs& args) {
   const ForwardInput input = read_input(args, checkpoint);
   const at::NoGradGuard no_grad;
   TensorOutput out;
-  if (!input.pixels.empty()) {
+  if (input.video) {
+    out.add("pixel_values_videos", input.pixels[0].unsqueeze(0));
+  } else if (!input.pixels.empty()) {
     out.add("pixel_values", at::cat(input.pixels, 0));
     out.add("image_sizes", at::tensor(input.sizes, at::kLong).view({-1, 2}));
   }
@@ -199,7 +214,10 @@ std::function<int()> setup_inspect_forward(CLI::App& app) {
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
-  app.add_option("-p,--prompt", args->prompt, "raw prompt text with <image> where images go");
+  app.add_option("--video", args->video, "film or folder of frames");
+  app.add_option("--num-frames", args->video_options.num_frames, "frames of it, spread evenly")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("-p,--prompt", args->prompt, "raw prompt text with <image> or <video> where they go");
   app.add_option("--ids", args->ids_file, "JSON list of token ids instead of --prompt");
   app.add_option("-o,--out", args->out, "safetensors file for the tensors")->required();
   app.add_option("--generate", args->generate, "greedy tokens to add (end of text ignored)");

@@ -155,6 +155,20 @@ void ModelConfig::validate() const {
   if (!problems.empty()) fail(ErrorKind::kFormat, "the model's config is not usable: {}", problems.text());
 }
 
+std::int64_t extend_context(DecoderConfig& decoder, std::int64_t media_tokens) {
+  constexpr std::int64_t kText = 1000, kTrained = 4096;
+  if (decoder.rope_scaling.type != RopeType::kDefault || decoder.max_position_embeddings > kTrained ||
+      decoder.sliding_window > 0)
+    return 1;
+  const std::int64_t positions = decoder.max_position_embeddings;
+  const std::int64_t factor = (media_tokens + kText + positions - 1) / positions;
+  if (factor < 2) return 1;
+  decoder.rope_scaling.type = RopeType::kLinear;
+  decoder.rope_scaling.factor = static_cast<double>(factor);
+  decoder.max_position_embeddings = positions * factor;
+  return factor;
+}
+
 ParameterCount count_parameters(const ModelConfig& config) {
   ParameterCount count;
   if (config.tower) {

@@ -79,6 +79,8 @@ struct MediaConfig {
   bool image_newline = false;  ///< the checkpoint has the vector
   /// Several images in one prompt are padded to squares, one view each (OneVision).
   bool tile_single_images_only = false;
+  double video_fps = 1.0;              ///< frames a second that are shown …
+  std::int64_t video_max_frames = 32;  ///< … while they are at most so many; else so many, spread evenly
   std::int64_t video_token_id = -1;         ///< id that stands for one feature of a video; -1: the image's
   PoolMode video_pool = PoolMode::kNone;    ///< mm_spatial_pool_mode / spatial_pool_mode
   std::int64_t video_pool_stride = 2;       ///< mm_spatial_pool_stride
@@ -125,6 +127,11 @@ struct DecoderConfig {
   std::int64_t first_sliding_layer = 0;
   bool operator==(const DecoderConfig&) const = default;
 };
+
+/// Makes room for `media_tokens` beside 1,000 of text by linear rotary scaling, as LLaVA-NeXT-Video's demo
+/// does for Vicuna's 4,096 positions: the least whole factor (specification 1.5.7). Only for decoders without
+/// scaling and with at most 4,096 positions. Returns the factor, 1 where nothing changes.
+std::int64_t extend_context(DecoderConfig& decoder, std::int64_t media_tokens);
 
 /// A whole model. Text models have no tower.
 struct ModelConfig {

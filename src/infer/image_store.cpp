@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <chrono>
+#include <filesystem>
 #include <utility>
 
 #include "base/error.h"
@@ -15,6 +16,23 @@ namespace llava {
 namespace {
 
 constexpr std::uint64_t kOneView = 0x9E3779B97F4A7C15;  // sets an image apart from its tiled self
+
+constexpr std::int64_t kVideoBatch = 8;  // frames that are in memory at once
+
+/// Adds the time it lives to a sum of milliseconds.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& sum) : sum_(sum), start_(std::chrono::steady_clock::now()) {}
+  ~Stopwatch() {
+    sum_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start_).count();
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  double& sum_;
+  std::chrono::steady_clock::time_point start_;
+};
 
 ImagePixels pixels_of(std::string_view bytes, const ImagePolicy& policy, const ModelConfig& model,
                       std::size_t num_images) {
@@ -45,29 +63,154 @@ ImagePixels load_pixels(const std::filesystem::path& path, const ImagePolicy& po
 ImageStore::ImageStore(LlavaModel& model, const ImagePolicy& policy, std::size_t capacity)
     : model_(model), policy_(policy), capacity_(capacity) {}
 
-std::shared_ptr<const EncodedImage> ImageStore::load(const std::filesystem::path& path,
-                                                           std::size_t num_images) {
-  const std::string bytes = read_image_bytes(path, policy_);
-  const bool one_view = num_images > 1 && model_.config().media.tile_single_images_only;
-  const std::uint64_t hash = hash_text(bytes) ^ (one_view ? kOneView : 0);
+std::shared_ptr<const EncodedMedia> ImageStore::find(std::uint64_t hash) {
   for (auto it = recent_.begin(); it != recent_.end(); ++it) {
     if ((*it)->hash != hash) continue;
     recent_.splice(recent_.begin(), recent_, it);
     return recent_.front();
   }
+  return nullptr;
+}
+
+void ImageStore::keep(std::shared_ptr<const EncodedMedia> media) {
+  recent_.push_front(std::move(media));
+  if (recent_.size() > capacity_) recent_.pop_back();
+}
+
+std::shared_ptr<const EncodedMedia> ImageStore::load(const std::filesystem::path& path,
+                                                     std::size_t num_images) {
+  const std::string bytes = read_image_bytes(path, policy_);
+  const bool one_view = num_images > 1 && model_.config().media.tile_single_images_only;
+  const std::uint64_t hash = hash_text(bytes) ^ (one_view ? kOneView : 0);
+  if (auto found = find(hash)) return found;
   const ImagePixels image =
       with_context(path.string(), [&] { return pixels_of(bytes, policy_, model_.config(), num_images); });
-  const auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch(encode_ms_);
   const at::NoGradGuard no_grad;
-  auto encoded = std::make_shared<EncodedImage>();
+  auto encoded = std::make_shared<EncodedMedia>();
   encoded->hash = hash;
   encoded->path = path;
   encoded->plan = image.plan;
-  encoded->features = model_.encode_vision(image.pixels);
-  encode_ms_ += std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  recent_.push_front(std::move(encoded));
-  if (recent_.size() > capacity_) recent_.pop_back();
-  return recent_.front();
+  encoded->rows = model_.finish_media(model_.encode_vision(image.pixels), {image.plan.layout});
+  keep(encoded);
+  return encoded;
+}
+
+namespace {
+
+ImagePolicy frame_policy(ImagePolicy policy) {
+  policy.aspect_ratio = AspectRatio::kSquare;
+  return policy;
+}
+
+/// A frame as the tower takes it, [3,H,W].
+at::Tensor frame_pixels(const Image& frame, const ImagePolicy& policy, const ModelConfig& model) {
+  const MediaPlan plan = plan_media({frame.width, frame.height}, policy, model);
+  return at::tensor(render_pixels(frame, plan, policy), at::kFloat)
+      .view({3, plan.tile_height, plan.tile_width});
+}
+
+/// Collects frames and turns every few of them into rows.
+class VideoEncoder {
+ public:
+  VideoEncoder(LlavaModel& model, const ImagePolicy& policy)
+      : model_(model), policy_(frame_policy(policy)) {}
+
+  void add(const Image& frame) {
+    if (static_cast<std::int64_t>(waiting_.size()) == kVideoBatch) flush(false);  // one always waits for the end
+    waiting_.push_back(frame_pixels(frame, policy_, model_.config()));
+    size_ = {frame.width, frame.height};
+  }
+
+  /// All rows and the plan of the `frames` frames that came.
+  void finish(std::int64_t frames, EncodedMedia& media) {
+    media.plan = plan_video(size_, frames, policy_, model_.config());
+    flush(true);
+    media.rows = at::cat(parts_);
+  }
+
+ private:
+  void flush(bool last) {
+    const auto frames = static_cast<std::int64_t>(waiting_.size());
+    MediaLayout layout = plan_video(size_, frames, policy_, model_.config()).layout;
+    if (layout.newline == Newline::kEnd && !last) {
+      layout.newline = Newline::kNone;
+      --layout.token_count;
+    }
+    const at::NoGradGuard no_grad;
+    parts_.push_back(model_.finish_media(model_.encode_vision(at::stack(waiting_)), {layout}));
+    waiting_.clear();
+  }
+
+  LlavaModel& model_;
+  ImagePolicy policy_;
+  ImageSize size_;
+  std::vector<at::Tensor> waiting_, parts_;
+};
+
+}  // namespace
+
+FramePick pick_video_frames(const std::filesystem::path& path, const ModelConfig& model,
+                            const VideoOptions& options, VideoInfo* info) {
+  const VideoInfo found = probe_video(path, options.limits);
+  if (info != nullptr) *info = found;
+  FrameSampling sampling{.fps = model.media.video_fps, .max_frames = model.media.video_max_frames};
+  if (std::filesystem::is_directory(path)) sampling = {.fps = found.fps, .max_frames = 0};
+  if (options.num_frames > 0) {
+    sampling.max_frames = std::min(options.num_frames, found.frames);
+    sampling.force_sample = true;
+  }
+  return pick_frames(found.frames, found.fps, sampling);
+}
+
+ImagePixels load_video_pixels(const std::filesystem::path& path, const ImagePolicy& policy,
+                              const ModelConfig& model, const VideoOptions& options) {
+  const FramePick pick = pick_video_frames(path, model, options);
+  const ImagePolicy each = frame_policy(policy);
+  std::vector<at::Tensor> frames;
+  ImageSize size;
+  const FramesRead read = read_frames(
+      path, pick.indices,
+      [&](std::size_t, const Image& frame) {
+        frames.push_back(frame_pixels(frame, each, model));
+        size = {frame.width, frame.height};
+        return true;
+      },
+      options.limits);
+  if (!read.problem.empty()) fail(ErrorKind::kFormat, "{}", read.problem);
+  return {plan_video(size, static_cast<std::int64_t>(frames.size()), policy, model), at::stack(frames)};
+}
+
+std::shared_ptr<const EncodedMedia> ImageStore::load_video(const std::filesystem::path& path,
+                                                           const VideoOptions& options,
+                                                           std::string* problem) {
+  FramePick pick = pick_video_frames(path, model_.config(), options);
+  std::error_code error;
+  const auto stamp = std::filesystem::last_write_time(path, error).time_since_epoch().count();
+  std::string key = fmt::format("{}|{}", path.string(), stamp);
+  for (const std::int64_t index : pick.indices) key += fmt::format(",{}", index);
+  const std::uint64_t hash = hash_text(key);
+  if (auto found = find(hash)) return found;
+  const Stopwatch watch(encode_ms_);
+  auto encoded = std::make_shared<EncodedMedia>();
+  VideoEncoder encoder(model_, policy_);
+  const FramesRead read = read_frames(
+      path, pick.indices,
+      [&](std::size_t, Image frame) {
+        encoder.add(frame);
+        return true;
+      },
+      options.limits);
+  if (read.delivered == 0) fail(ErrorKind::kFormat, "{}", read.problem);
+  if (problem != nullptr) *problem = read.problem;
+  pick.indices.resize(static_cast<std::size_t>(read.delivered));
+  pick.times.resize(static_cast<std::size_t>(read.delivered));
+  encoder.finish(read.delivered, *encoded);
+  encoded->hash = hash;
+  encoded->path = path;
+  encoded->frames = std::move(pick);
+  keep(encoded);
+  return encoded;
 }
 
 double ImageStore::take_encode_ms() { return std::exchange(encode_ms_, 0.0); }

@@ -10,16 +10,29 @@
 #include "config/image_policy.h"
 #include "model/llava_model.h"
 #include "vision/media_plan.h"
+#include "vision/video.h"
 
 namespace llava {
 
-/// One image as the model sees it. Equal contents have equal hashes.
-struct EncodedImage {
+/// One image or video as the model sees it. Equal contents have equal hashes.
+struct EncodedMedia {
   std::uint64_t hash = 0;
   std::filesystem::path path;
   MediaPlan plan;
-  at::Tensor features;  ///< [tiles,P,C] of the tower, before the connector
+  at::Tensor rows;   ///< [n,D] as they stand in the prompt
+  FramePick frames;  ///< of a video
+  bool is_video() const { return plan.layout.video; }
 };
+
+/// Which frames of a video to show. `num_frames` > 0: so many, spread evenly; 0: by the model's rule, or
+/// all of a folder of frames.
+struct VideoOptions {
+  std::int64_t num_frames = 0;
+  VideoLimits limits;
+};
+/// The frames of a film or folder that `options` and the model's rule pick. Reads headers only.
+FramePick pick_video_frames(const std::filesystem::path& path, const ModelConfig& model,
+                            const VideoOptions& options, VideoInfo* info = nullptr);
 
 /// Decodes and encodes images and keeps the most recent ones, so that a follow-up question or the next line
 /// about the same photo does not run the vision tower again. Files are recognised by their contents.
@@ -30,7 +43,11 @@ class ImageStore {
 
   /// One of a prompt's `num_images` images, on which depends whether some models tile it. Errors name the
   /// file: missing, not an image, too large.
-  std::shared_ptr<const EncodedImage> load(const std::filesystem::path& path, std::size_t num_images = 1);
+  std::shared_ptr<const EncodedMedia> load(const std::filesystem::path& path, std::size_t num_images = 1);
+  /// Reads, encodes and pools a video a few frames at a time. A damaged film gives the frames that can be
+  /// read (FramePick::indices says which) and `problem` says why; none at all is an Error{kFormat}.
+  std::shared_ptr<const EncodedMedia> load_video(const std::filesystem::path& path,
+                                                 const VideoOptions& options, std::string* problem);
   /// Milliseconds spent encoding since the last call.
   double take_encode_ms();
 
@@ -39,14 +56,20 @@ class ImageStore {
   ImagePolicy policy_;
   std::size_t capacity_;
   double encode_ms_ = 0;
-  std::list<std::shared_ptr<const EncodedImage>> recent_;  // newest first
+  std::shared_ptr<const EncodedMedia> find(std::uint64_t hash);
+  void keep(std::shared_ptr<const EncodedMedia> media);
+
+  std::list<std::shared_ptr<const EncodedMedia>> recent_;  // newest first
 };
 
-/// Pixels [tiles,3,H,W] float32 of an image file, and its plan.
+/// Pixels [views,3,H,W] float32 of an image file or a film, and its plan.
 struct ImagePixels {
   MediaPlan plan;
   at::Tensor pixels;
 };
+/// All picked frames at once, for `inspect`.
+ImagePixels load_video_pixels(const std::filesystem::path& path, const ImagePolicy& policy,
+                              const ModelConfig& model, const VideoOptions& options);
 ImagePixels load_pixels(const std::filesystem::path& path, const ImagePolicy& policy,
                         const ModelConfig& model, std::size_t num_images = 1);
 

@@ -11,7 +11,7 @@ namespace llava {
 
 namespace {
 
-using Images = std::vector<std::shared_ptr<const EncodedImage>>;
+using Images = std::vector<std::shared_ptr<const EncodedMedia>>;
 
 constexpr std::int64_t kCacheStep = 4096;  // a cache of this many tokens costs nothing until it is filled
 
@@ -103,6 +103,15 @@ void ChatSession::add_image(const std::filesystem::path& path) {
   waiting_.push_back(store_->load(path));
 }
 
+std::string ChatSession::add_video(const std::filesystem::path& path, const VideoOptions& options) {
+  if (!store_)
+    fail(ErrorKind::kInput, "{} has no vision tower: it cannot look at videos",
+         bundle_.checkpoint.folder.string());
+  std::string problem;
+  waiting_.push_back(store_->load_video(path, options, &problem));
+  return problem;
+}
+
 Prompt ChatSession::build(const Conversation& conversation, const Images& images) const {
   std::vector<MediaPlan> plans;
   for (const auto& image : images) plans.push_back(image->plan);
@@ -170,8 +179,8 @@ Answer ChatSession::answer(const Prompt& prompt, const Images& images,
                            const std::atomic<bool>* cancel) {
   CollateRow row;
   row.prompt = &prompt;
-  row.media_are_features = true;
-  for (const MediaSpan& span : prompt.media_spans) row.media.push_back(images.at(span.item)->features);
+  row.form = MediaForm::kRows;
+  for (const MediaSpan& span : prompt.media_spans) row.media.push_back(images.at(span.item)->rows);
   GenerateOptions options;
   options.sampling = options_.sampling;
   options.tokenizer = bundle_.checkpoint.tokenizer.get();
@@ -206,13 +215,15 @@ Answer ChatSession::ask(const std::string& question, const std::function<void(st
   const auto start = std::chrono::steady_clock::now();
   Conversation conversation = conversation_;
   Message message{"user", {}};
-  for (std::size_t i = 0; i < waiting_.size(); ++i) message.parts.push_back({Part::Kind::kImage, ""});
+  for (const auto& media : waiting_)
+    message.parts.push_back({media->is_video() ? Part::Kind::kVideo : Part::Kind::kImage, ""});
   message.parts.push_back({Part::Kind::kText, question});
   conversation.messages.push_back(std::move(message));
   Images images = images_;
   images.insert(images.end(), waiting_.begin(), waiting_.end());
   if (images.size() > 1 && bundle_.model->config().media.tile_single_images_only)
-    for (auto& image : images) image = store_->load(image->path, images.size());
+    for (auto& image : images)
+      if (!image->is_video()) image = store_->load(image->path, images.size());
 
   const Prompt prompt = fit(conversation, images);
   const double before_ms =

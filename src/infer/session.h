@@ -52,6 +52,10 @@ class ChatSession {
   /// ImageStore::load.
   void add_image(const std::filesystem::path& path);
 
+  /// The same for a video or a folder of frames. Returns what is wrong with a film of which only a part could
+  /// be read; empty if nothing is.
+  std::string add_video(const std::filesystem::path& path, const VideoOptions& options = {});
+
   /// Asks and keeps question and answer as history. `on_text` gets the answer as it grows. On an Error
   /// nothing changes. A cancelled answer stays as far as it got.
   Answer ask(const std::string& question, const std::function<void(std::string_view)>& on_text = {},
@@ -66,21 +70,21 @@ class ChatSession {
 
  private:
   Prompt build(const Conversation& conversation,
-               const std::vector<std::shared_ptr<const EncodedImage>>& images) const;
-  Prompt fit(Conversation& conversation, const std::vector<std::shared_ptr<const EncodedImage>>& images);
+               const std::vector<std::shared_ptr<const EncodedMedia>>& images) const;
+  Prompt fit(Conversation& conversation, const std::vector<std::shared_ptr<const EncodedMedia>>& images);
   std::int64_t reusable(const Prompt& prompt,
-                        const std::vector<std::shared_ptr<const EncodedImage>>& images) const;
-  Answer answer(const Prompt& prompt, const std::vector<std::shared_ptr<const EncodedImage>>& images,
+                        const std::vector<std::shared_ptr<const EncodedMedia>>& images) const;
+  Answer answer(const Prompt& prompt, const std::vector<std::shared_ptr<const EncodedMedia>>& images,
                 const std::function<void(std::string_view)>& on_text, const std::atomic<bool>* cancel);
   KvCache* prepare_cache(const Prompt& prompt,
-                         const std::vector<std::shared_ptr<const EncodedImage>>& images);
+                         const std::vector<std::shared_ptr<const EncodedMedia>>& images);
 
   ModelBundle& bundle_;
   SessionOptions options_;
   std::int64_t context_length_ = 0;
   std::unique_ptr<ImageStore> store_;
   Conversation conversation_;
-  std::vector<std::shared_ptr<const EncodedImage>> images_, waiting_;
+  std::vector<std::shared_ptr<const EncodedMedia>> images_, waiting_;
 
   std::unique_ptr<KvCache> cache_;
   std::vector<std::int64_t> cached_ids_;     // what the cache holds

@@ -35,6 +35,8 @@ class Model final : public LlavaModel {
   c10::ScalarType dtype() const override { return dtype_; }
   at::Tensor encode_vision(const at::Tensor& pixels, ForwardTrace* trace) override;
   at::Tensor project(const at::Tensor& features) override;
+  at::Tensor finish_media(const at::Tensor& features, const std::vector<MediaLayout>& layouts,
+                          ForwardTrace* trace) override;
   at::Tensor embed(const MultimodalBatch& batch, ForwardTrace* trace) override;
   at::Tensor decode(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache) override;
   at::Tensor logits(const at::Tensor& hidden) override { return at::linear(hidden, head()); }
@@ -112,17 +114,26 @@ void Model::check_ids(const at::Tensor& ids) const {
          config_.decoder.vocab_size);
 }
 
-at::Tensor Model::media_features(const MultimodalBatch& batch, ForwardTrace* trace) {
-  at::Tensor features = batch.features;
-  if (!features.defined() && batch.pixels.defined()) features = encode_vision(batch.pixels, trace);
-  if (!features.defined()) return {};
+at::Tensor Model::finish_media(const at::Tensor& features, const std::vector<MediaLayout>& layouts,
+                               ForwardTrace* trace) {
   const auto projected = [&](const at::Tensor& views) {
     const at::Tensor out = project(views);
     if (trace != nullptr) trace->projected = out;
     return out;
   };
-  if (batch.media.empty()) return projected(features).flatten(0, 1);
-  return media_rows(features, batch.media, projected, newline_);
+  return media_rows(features.to(at::TensorOptions().dtype(dtype_).device(device_)), layouts, projected,
+                    newline_);
+}
+
+at::Tensor Model::media_features(const MultimodalBatch& batch, ForwardTrace* trace) {
+  if (batch.rows.defined()) return batch.rows.to(device_);
+  at::Tensor features = batch.features;
+  if (!features.defined() && batch.pixels.defined()) features = encode_vision(batch.pixels, trace);
+  if (!features.defined()) return {};
+  if (!batch.media.empty()) return finish_media(features, batch.media, trace);
+  const at::Tensor projected = project(features);
+  if (trace != nullptr) trace->projected = projected;
+  return projected.flatten(0, 1);
 }
 
 at::Tensor Model::embed(const MultimodalBatch& batch, ForwardTrace* trace) {

@@ -56,6 +56,10 @@ class LlavaModel {
   virtual at::Tensor encode_vision(const at::Tensor& pixels, ForwardTrace* trace = nullptr) = 0;
   /// Connector: [M,P,C] -> [M,n,D].
   virtual at::Tensor project(const at::Tensor& features) = 0;
+  /// The rows [N,D] that stand in the prompt for media whose views have these tower features [M,P,C]: the
+  /// connector, then pooling, tiling and newlines as the layouts say.
+  virtual at::Tensor finish_media(const at::Tensor& features, const std::vector<MediaLayout>& layouts,
+                                  ForwardTrace* trace = nullptr) = 0;
   /// Token embeddings [B,T,D] with media features put at batch.media_rows (checked: counts must agree).
   virtual at::Tensor embed(const MultimodalBatch& batch, ForwardTrace* trace = nullptr) = 0;
   /// Final hidden states [B,T,D] of embeddings; appends to `cache` when given (then B rows have equal T).

@@ -58,6 +58,7 @@ void add_llava_onevision(std::vector<Recipe>& table) {
   Recipe video = onevision("llava-video-7b", "llava-video", "lmms-lab/LLaVA-Video-7B-Qwen2", qwen2_7b());
   video.model.media.video_pool = PoolMode::kAverage;
   video.model.media.video_newline = Newline::kGrid;
+  video.model.media.video_max_frames = 64;
   table.push_back(std::move(video));
 }
 

@@ -33,6 +33,8 @@ DecoderConfig shape_of(DecoderConfig decoder) {
 /// are filled in).
 MediaConfig shape_of(MediaConfig media) {
   media.video_token_id = -1;
+  media.video_fps = 1.0;
+  media.video_max_frames = 32;
   media.video_pool = PoolMode::kNone;
   media.video_pool_stride = 2;
   if (media.video_newline != Newline::kGrid) media.video_newline = Newline::kNone;

@@ -228,7 +228,7 @@ MultimodalBatch Trainer::make_batch(const Stage& stage,
                                     const std::vector<const PreparedSample*>& rows) const {
   std::vector<CollateRow> collated;
   for (const PreparedSample* sample : rows) {
-    CollateRow row{&sample->prompt, {}, stage.cache != nullptr};
+    CollateRow row{&sample->prompt, {}, stage.cache ? MediaForm::kFeatures : MediaForm::kPixels};
     for (const PreparedMedia& media : sample->media) {
       if (media.cache_slot >= 0) {
         row.media.push_back(stage.cache->features(media.cache_slot));

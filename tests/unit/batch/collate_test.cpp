@@ -25,7 +25,7 @@ TEST(Collate, PadsOnTheRightAndKeepsLengths) {
   a.labels = {-100, 6, 7};
   b.labels = {-100};
   b.positions = {4};
-  const std::vector<CollateRow> rows = {{&a, {}, false}, {&b, {}, false}};
+  const std::vector<CollateRow> rows = {{&a, {}, MediaForm::kPixels}, {&b, {}, MediaForm::kPixels}};
   const MultimodalBatch batch = collate(rows, model_with(99));
   EXPECT_TRUE(at::equal(batch.ids, torch::tensor({{5, 6, 7}, {8, 99, 99}}, at::kLong)));
   EXPECT_TRUE(at::equal(batch.labels, torch::tensor({{-100, 6, 7}, {-100, -100, -100}}, at::kLong)));
@@ -40,8 +40,8 @@ TEST(Collate, ListsMediaRowsInOrderAndHidesTheSentinel) {
   const Prompt a = prompt({1, -200, -200, 2}, {{1, 2, 0}}),
                b = prompt({-200, -200, 3, -200, -200}, {{0, 2, 0}, {3, 2, 1}});
   const std::vector<CollateRow> rows = {
-      {&a, {at::full({1, 3, 2, 2}, 1.0)}, false},
-      {&b, {at::full({1, 3, 2, 2}, 2.0), at::full({1, 3, 2, 2}, 3.0)}, false}};
+      {&a, {at::full({1, 3, 2, 2}, 1.0)}, MediaForm::kPixels},
+      {&b, {at::full({1, 3, 2, 2}, 2.0), at::full({1, 3, 2, 2}, 3.0)}, MediaForm::kPixels}};
   const MultimodalBatch batch = collate(rows, model_with(-1));
   EXPECT_TRUE(at::equal(batch.media_rows, torch::tensor({1, 2, 5, 6, 8, 9}, at::kLong)));
   EXPECT_GE(batch.ids.min().item<std::int64_t>(), 0);
@@ -51,7 +51,7 @@ TEST(Collate, ListsMediaRowsInOrderAndHidesTheSentinel) {
 
 TEST(Collate, PutsCachedFeaturesWherePixelsWouldBe) {
   const Prompt a = prompt({1, 7, 7}, {{1, 2, 0}});
-  const std::vector<CollateRow> rows = {{&a, {at::ones({1, 2, 8})}, true}};
+  const std::vector<CollateRow> rows = {{&a, {at::ones({1, 2, 8})}, MediaForm::kFeatures}};
   const MultimodalBatch batch = collate(rows, model_with(0));
   EXPECT_TRUE(batch.features.defined());
   EXPECT_FALSE(batch.pixels.defined());
@@ -60,7 +60,7 @@ TEST(Collate, PutsCachedFeaturesWherePixelsWouldBe) {
 TEST(Collate, CarriesBranches) {
   Prompt a = prompt({1, 2, 3}), b = prompt({4, 5});
   a.branch = {0, 1, 2};
-  const std::vector<CollateRow> rows = {{&a, {}, false}, {&b, {}, false}};
+  const std::vector<CollateRow> rows = {{&a, {}, MediaForm::kPixels}, {&b, {}, MediaForm::kPixels}};
   EXPECT_TRUE(
       at::equal(collate(rows, model_with(0)).branch, torch::tensor({{0, 1, 2}, {0, 0, 0}}, at::kInt)));
 }
@@ -70,10 +70,10 @@ TEST(Collate, RefusesRowsThatDoNotFit) {
   const at::Tensor pixels = at::ones({1, 3, 2, 2});
   const auto collate_rows = [](std::vector<CollateRow> rows) { return collate(rows, model_with(0)); };
   EXPECT_ANY_THROW(collate_rows({}));
-  EXPECT_ANY_THROW(collate_rows({{&a, {}, false}}));
-  EXPECT_ANY_THROW(collate_rows({{&late, {pixels}, false}}));
-  EXPECT_ANY_THROW(collate_rows({{&empty, {}, false}}));
-  EXPECT_ANY_THROW(collate_rows({{&a, {pixels}, false}, {&a, {at::ones({1, 2, 8})}, true}}));
+  EXPECT_ANY_THROW(collate_rows({{&a, {}, MediaForm::kPixels}}));
+  EXPECT_ANY_THROW(collate_rows({{&late, {pixels}, MediaForm::kPixels}}));
+  EXPECT_ANY_THROW(collate_rows({{&empty, {}, MediaForm::kPixels}}));
+  EXPECT_ANY_THROW(collate_rows({{&a, {pixels}, MediaForm::kPixels}, {&a, {at::ones({1, 2, 8})}, MediaForm::kFeatures}}));
 }
 
 }  // namespace
