@@ -151,20 +151,6 @@ class Repl {
   bool prompt_, failed_ = false;
 };
 
-std::vector<std::string> image_list(const Json& line) {
-  const char* key = line.contains("images") ? "images" : "image";
-  if (!line.contains(key) || line.at(key).is_null()) return {};
-  if (line.at(key).is_string()) return {line.at(key).get<std::string>()};
-  std::vector<std::string> files;
-  if (!line.at(key).is_array())
-    fail(ErrorKind::kFormat, "\"{}\" must be a file name or a list of them", key);
-  for (const Json& file : line.at(key)) {
-    if (!file.is_string()) fail(ErrorKind::kFormat, "\"{}\" holds {}, not a file name", key, file.dump());
-    files.push_back(file.get<std::string>());
-  }
-  return files;
-}
-
 OrderedJson answer_line(ChatSession& session, const ChatArguments& args, const std::string& text,
                         Json& id) {
   const Json line = parse_json(text, "this line");
@@ -184,6 +170,20 @@ OrderedJson answer_line(ChatSession& session, const ChatArguments& args, const s
 }
 
 }  // namespace
+
+std::vector<std::string> image_list(const Json& line) {
+  const char* key = line.contains("images") ? "images" : "image";
+  if (!line.contains(key) || line.at(key).is_null()) return {};
+  if (line.at(key).is_string()) return {line.at(key).get<std::string>()};
+  std::vector<std::string> files;
+  if (!line.at(key).is_array())
+    fail(ErrorKind::kFormat, "\"{}\" must be a file name or a list of them", key);
+  for (const Json& file : line.at(key)) {
+    if (!file.is_string()) fail(ErrorKind::kFormat, "\"{}\" holds {}, not a file name", key, file.dump());
+    files.push_back(file.get<std::string>());
+  }
+  return files;
+}
 
 OrderedJson stats_json(const GenerationStats& stats) {
   return {{"prompt_tokens", stats.prompt_tokens},

@@ -31,6 +31,9 @@ int chat_interactive(ChatSession& session, const ChatArguments& args, const Mode
 /// any line failed.
 int chat_jsonl(ChatSession& session, const ChatArguments& args);
 
+/// Files of a line's "images" or "image": a name or a list of names. Error{kFormat} otherwise.
+std::vector<std::string> image_list(const Json& line);
+
 /// The "stats" object of --json, and its one-line form for people.
 OrderedJson stats_json(const GenerationStats& stats);
 std::string stats_text(const GenerationStats& stats);

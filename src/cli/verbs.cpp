@@ -5,6 +5,7 @@ namespace llava {
 const std::vector<Verb>& verb_table() {
   static const std::vector<Verb> table = {
       {"chat", "answers about images, once or as a conversation", setup_chat},
+      {"judge", "verdict, score and reason for one or two answers", setup_judge},
       {"train", "runs the stages of a training config", setup_train},
   };
   return table;
