@@ -64,6 +64,8 @@ int run_chat(ChatArguments& args) {
     fail(ErrorKind::kUsage, "--jsonl reads its questions from standard input, not \"{}\"", args.question);
   if (args.context_length < 0)
     fail(ErrorKind::kUsage, "--context-length {} is negative", args.context_length);
+  if (args.self_correct > 0 && (args.jsonl || args.question.empty()))
+    fail(ErrorKind::kUsage, "--self-correct needs a question on the command line");
   args.session.sampling.validate();
   set_threads(args.threads);
   // What the checkpoint's files and the images' headers tell is checked before the weights are loaded.
@@ -77,6 +79,7 @@ int run_chat(ChatArguments& args) {
   args.session.notice = [](const std::string& text) { log_warning("chat", "{}", text); };
   ChatSession session(bundle, args.session);
   if (args.jsonl) return chat_jsonl(session, args);
+  if (args.self_correct > 0) return chat_self_correct(session, args, args.self_correct);
   for (const std::string& image : args.images) session.add_image(image);
   if (!args.video.empty())
     if (const std::string problem = session.add_video(args.video, args.video_options); !problem.empty())
@@ -106,6 +109,9 @@ std::function<int()> setup_chat(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--context-length", args->context_length, "tokens to use at most; 0: what the model takes")
       ->capture_default_str();
+  app.add_option("--self-correct", args->self_correct,
+                 "after the answer, so often: the model's own critique of it and a revision")
+      ->check(CLI::Range(0, 16));
   app.add_flag("--stats", args->stats, "times and token counts on stderr after each answer");
   app.add_flag("--json", args->json, "one JSON document for each answer");
   app.add_flag("--jsonl", args->jsonl,

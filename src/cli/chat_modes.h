@@ -18,11 +18,15 @@ struct ChatArguments {
   int threads = 0;
   std::string context = "drop";
   std::int64_t context_length = 0;
+  int self_correct = 0;
   bool stats = false, json = false, jsonl = false;
 };
 
 /// One question, one answer. Returns the exit code.
 int chat_once(ChatSession& session, const ChatArguments& args, const ModelBundle& bundle);
+/// One question; then `rounds` times a critique of the answer by the model itself (LLaVA-Critic's prompt) and
+/// a revision. All of it is shown.
+int chat_self_correct(ChatSession& session, const ChatArguments& args, int rounds);
 /// Questions from the terminal (or lines of a pipe) until /exit or the end of input. Ctrl-C ends an answer,
 /// not the session.
 int chat_interactive(ChatSession& session, const ChatArguments& args, const ModelBundle& bundle);

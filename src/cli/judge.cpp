@@ -87,7 +87,7 @@ class Results {
       write_json_line(line);
       return;
     }
-    file_ << to_json_text(line, -1) << "\n" << std::flush;
+    file_ << to_json_text(line) << "\n" << std::flush;
     if (!file_) fail(ErrorKind::kResource, "{}: cannot write: is the disk full?", path_);
   }
 
