@@ -56,7 +56,10 @@ void read_hf_selection(const Json& config, const std::string& model_type, ModelC
                        std::string_view what) {
   const bool onevision = model_type == "llava_onevision";
   TowerConfig& tower = *model.tower;
-  tower.select_layers = layer_list(config, "vision_feature_layer", onevision ? -1 : -2, what);
+  const bool vip = model_type == "vipllava";
+  tower.select_layers = layer_list(config, vip ? "vision_feature_layers" : "vision_feature_layer",
+                                   onevision ? -1 : -2, what);
+  if (vip && !config.contains("vision_feature_layers")) tower.select_layers = {-2, -5, -8, -11, 6};
   const auto strategy = json_get_or<std::string>(config, "vision_feature_select_strategy",
                                                  onevision ? "full" : "default", what);
   if (strategy == "full") {
@@ -75,7 +78,9 @@ void read_hf_selection(const Json& config, const std::string& model_type, ModelC
   c.depth = 2;
   c.in_size = tower.hidden_size * static_cast<std::int64_t>(tower.select_layers.size());
   c.hidden_size = model.decoder.hidden_size;
-  c.bias = json_get_or<bool>(config, "multimodal_projector_bias", true, what);
+  c.bias = vip || json_get_or<bool>(config, "multimodal_projector_bias", true, what);
+  c.input_norm = vip;
+  c.input_norm_eps = json_get_or<double>(config, "projector_layernorm_eps", 1e-5, what);
   c.act = with_context(what, [&] {
     return activation_from_string(json_get_or<std::string>(config, "projector_hidden_act", "gelu", what));
   });

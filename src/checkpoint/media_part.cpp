@@ -146,7 +146,7 @@ void read_hf_media(const Json& config, const std::string& model_type, ModelConfi
                    ImagePolicy& policy, std::string_view what) {
   MediaConfig& media = model.media;
   media.video_pool = PoolMode::kAverage;  // an image model shown a film (specification 1.5.7)
-  if (model_type == "llava") return;
+  if (model_type == "llava" || model_type == "vipllava") return;
   media.merge = TileMerge::kSpatialUnpad;
   media.image_newline = true;
   if (policy.aspect_ratio != AspectRatio::kAnyRes)

@@ -98,7 +98,7 @@ CheckpointInfo read_folder(const fs::path& folder, const ReadOptions& options, i
   if (nano) return read_nano(folder, config, options);
   if (type == "llava" && config.contains("text_config")) return read_hf_llava(folder, config);
   if (is_original_llava(config)) return read_original_folder(folder, config, options, depth);
-  for (const char* llava : {"llava", "llava_next", "llava_next_video", "llava_onevision"})
+  for (const char* llava : {"llava", "vipllava", "llava_next", "llava_next_video", "llava_onevision"})
     if (type == llava) return read_hf_llava(folder, config);
   for (const char* vision : {"clip", "clip_vision_model", "siglip", "siglip_vision_model", "dinov2"})
     if (type == vision) return read_hf_vision(folder, config);
@@ -106,8 +106,9 @@ CheckpointInfo read_folder(const fs::path& folder, const ReadOptions& options, i
     if (type == text) return read_hf_text(folder, config);
   if (type.empty()) fail(ErrorKind::kFormat, "{}: key \"model_type\" is missing", what);
   fail(ErrorKind::kUnsupported,
-       "{}: model_type \"{}\" is not supported (llava, llava_next, llava_next_video, llava_onevision, llama, mistral, qwen2, clip, siglip, dinov2)", what,
-       type);
+       "{}: model_type \"{}\" is not supported (llava, vipllava, llava_next, llava_next_video, "
+       "llava_onevision, llama, mistral, qwen2, clip, siglip, dinov2)",
+       what, type);
 }
 
 CheckpointInfo read_any(const fs::path& model, const ReadOptions& options, int depth) {

@@ -55,7 +55,8 @@ struct ConnectorConfig {
   bool bias = true;
   std::int64_t patch_merge =
       1;  ///< mm_patch_merge: k x k neighbours concatenated on channels (pixel shuffle), row-major
-  bool input_norm = false;   ///< mm_projector_norm: LayerNorm (eps 1e-5) on the merged features
+  bool input_norm = false;   ///< mm_projector_norm: LayerNorm on the merged features (VipLLaVA's too)
+  double input_norm_eps = 1e-5;
   bool class_token = false;  ///< mm_projector_class_token: the CLS feature goes through its own
                              ///< Linear+act+Linear and is put first
   std::int64_t merged_size() const { return in_size * patch_merge * patch_merge; }

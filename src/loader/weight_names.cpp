@@ -22,6 +22,8 @@ constexpr Rule kModelRules[] = {
     {"vision_tower.", "vision_tower."},
     {"model.multi_modal_projector.linear_1.", "mm_projector.0."},
     {"model.multi_modal_projector.linear_2.", "mm_projector.2."},
+    {"model.multi_modal_projector.projector_layernorm.", "mm_projector.norm."},  // VipLLaVA
+    {"multi_modal_projector.projector_layernorm.", "mm_projector.norm."},
     {"multi_modal_projector.linear_1.", "mm_projector.0."},
     {"multi_modal_projector.linear_2.", "mm_projector.2."},
     {"model.mm_projector.", "mm_projector."},  // original LLaVA

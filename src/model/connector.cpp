@@ -10,8 +10,6 @@
 namespace llava {
 namespace {
 
-constexpr double kInputNormEps = 1e-5;
-
 void build_mlp(std::vector<Linear>& layers, Builder& builder, const std::string& name,
                const ConnectorConfig& c, std::int64_t in, bool numbered) {
   layers.resize(static_cast<std::size_t>(c.depth));  // sized once: linears must not move after registration
@@ -23,7 +21,7 @@ void build_mlp(std::vector<Linear>& layers, Builder& builder, const std::string&
 }  // namespace
 
 Connector::Connector(const ConnectorConfig& config, Builder& builder) : config_(config) {
-  if (config.input_norm) norm_.build(builder, "mm_projector.norm", config.merged_size(), kInputNormEps);
+  if (config.input_norm) norm_.build(builder, "mm_projector.norm", config.merged_size(), config.input_norm_eps);
   if (config.kind == ConnectorKind::kIdentity) return;
   const bool numbered = config.kind == ConnectorKind::kMlp;
   build_mlp(layers_, builder, "mm_projector", config, config.merged_size(), numbered);

@@ -37,6 +37,7 @@ void add_vision_models(std::vector<Recipe>& table);
 void add_text_models(std::vector<Recipe>& table);
 void add_llava_v1(std::vector<Recipe>& table);
 void add_llava15(std::vector<Recipe>& table);
+void add_vipllava(std::vector<Recipe>& table);
 void add_llava_next(std::vector<Recipe>& table);
 void add_llava_onevision(std::vector<Recipe>& table);
 void add_llava_nano(std::vector<Recipe>& table);

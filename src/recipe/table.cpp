@@ -14,6 +14,7 @@ std::vector<Recipe> make_table() {
   recipes::add_llava_nano(table);
   recipes::add_llava15(table);
   recipes::add_llava_v1(table);
+  recipes::add_vipllava(table);
   recipes::add_llava_next(table);
   recipes::add_llava_onevision(table);
   recipes::add_text_models(table);

@@ -79,13 +79,15 @@ def run_llava(model, seed, image_id=IMAGE, rows=1):
     pixels = torch.randn((rows, 3, SIDE, SIDE), generator=g)
     got, hooks = {}, []
     keep = lambda name, pick: lambda m, a, kw, o: got.__setitem__(name, pick(o).detach())
-    core, layer = model.model, model.config.vision_feature_layer
+    vip = model.config.model_type == "vipllava"
+    core, layer = model.model, model.config.vision_feature_layers if vip else model.config.vision_feature_layer
     hidden = lambda o: o.hidden_states[layer] if isinstance(layer, int) else torch.cat([o.hidden_states[i] for i in layer], -1)
     hooks.append(core.vision_tower.register_forward_hook(keep("vision_hidden", hidden), with_kwargs=True))
     hooks.append(core.multi_modal_projector.register_forward_hook(keep("projected", lambda o: o), with_kwargs=True))
     hooks.append(core.language_model.register_forward_pre_hook(lambda m, a, kw: got.__setitem__("inputs_embeds", kw["inputs_embeds"].detach()), with_kwargs=True))
     with torch.no_grad():
-        n = core.get_image_features(pixels, vision_feature_layer=layer, vision_feature_select_strategy=model.config.vision_feature_select_strategy)[0].shape[0]
+        options = dict(vision_feature_layers=layer) if vip else dict(vision_feature_layer=layer, vision_feature_select_strategy=model.config.vision_feature_select_strategy)
+        n = core.get_image_features(pixels, **options)[0].shape[0]
         ids = torch.cat([torch.randint(3, 80, (6,), generator=g), torch.full((n,), IMAGE), torch.randint(3, 80, (14,), generator=g)])[None]
         return results(model, dict(input_ids=ids, pixel_values=pixels), got, hooks, image_id)
 
@@ -170,6 +172,15 @@ def case_llava_mistral_newkeys(out, seed):
     save_results(out, run_llava(model, seed))
     model.bfloat16().save_pretrained(out)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, out / "model.safetensors", {"format": "pt"})
+    clip_processor(out)
+
+
+def case_vipllava(out, seed):
+    """Three tower layers side by side without class token, a LayerNorm in front of the connector."""
+    config = hf.VipLlavaConfig(vision_config=clip(), text_config=hf.LlamaConfig(**text_args()), image_token_index=IMAGE, vision_feature_layers=[-2, -1, 1])
+    model = stored_as(randomize(hf.VipLlavaForConditionalGeneration(config), seed), torch.float16)
+    save_results(out, run_llava(model, seed))
+    model.half().save_pretrained(out)
     clip_processor(out)
 
 
@@ -315,10 +326,13 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--out", type=pathlib.Path, required=True)
     ap.add_argument("--seed", type=int, default=0)
+    ap.add_argument("--only", nargs="*", help="these cases")
     a = ap.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     for name, make in sorted((k.removeprefix("case_"), v) for k, v in globals().items() if k.startswith("case_")):
+        if a.only and name not in a.only:
+            continue
         out = a.out / name
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)

@@ -32,7 +32,7 @@ TEST_P(ExtraModel, EqualsTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, ExtraModel,
-                         testing::Values(Case{"llava_qwen2_sharded"}, Case{"llava_mistral_newkeys"},
+                         testing::Values(Case{"llava_qwen2_sharded"}, Case{"llava_mistral_newkeys"}, Case{"vipllava"},
                                          Case{"original_linear_bin"}, Case{"original_embedded_tower"},
                                          Case{"lora_on_base", "", "base"},
                                          Case{"projector_on_base", "", "base"}, Case{"qwen2_window"},
