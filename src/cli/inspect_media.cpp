@@ -209,7 +209,7 @@ std::function<int()> setup_inspect_image(CLI::App& app) {
     }
     if (!args->out.empty()) {
       TensorOutput out;
-      out.add("pixel_values", at::cat(pixels, 0));
+      out.add("pixel_values", reference_pixels(pixels, checkpoint));
       out.add("image_sizes", at::tensor(sizes, at::kLong).view({-1, 2}));
       out.write(args->out);
     }

@@ -158,7 +158,7 @@ int run_forward(const ForwardArgs& args) {
   if (input.video) {
     out.add("pixel_values_videos", input.pixels[0].unsqueeze(0));
   } else if (!input.pixels.empty()) {
-    out.add("pixel_values", at::cat(input.pixels, 0));
+    out.add("pixel_values", reference_pixels(input.pixels, checkpoint));
     out.add("image_sizes", at::tensor(input.sizes, at::kLong).view({-1, 2}));
   }
   if (checkpoint.layout == Layout::kHfVision) {

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "formats/tensor_file.h"
 
 namespace llava {
@@ -21,6 +23,18 @@ void TensorOutput::write(const std::filesystem::path& path) const {
                 static_cast<std::size_t>(tensor.nbytes())});
   }
   writer.write(path);
+}
+
+at::Tensor reference_pixels(const std::vector<at::Tensor>& images, const CheckpointInfo& checkpoint) {
+  const bool tiled = checkpoint.layout == Layout::kHfLlava && checkpoint.image_policy &&
+                     checkpoint.image_policy->aspect_ratio == AspectRatio::kAnyRes;
+  if (!tiled) return at::cat(images, 0);
+  std::int64_t views = 0;
+  for (const at::Tensor& image : images) views = std::max(views, image.size(0));
+  std::vector<at::Tensor> padded;
+  for (const at::Tensor& image : images)
+    padded.push_back(at::constant_pad_nd(image, {0, 0, 0, 0, 0, 0, 0, views - image.size(0)}));
+  return at::stack(padded);
 }
 
 }  // namespace llava

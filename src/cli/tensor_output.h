@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/checkpoint.h"
+
 namespace llava {
 
 /// Collects tensors and writes them as one safetensors file, which appears complete or not at all.
@@ -17,5 +19,9 @@ class TensorOutput {
  private:
   std::vector<std::pair<std::string, at::Tensor>> tensors_;
 };
+
+/// pixel_values as the reference's processor lays them out: images [views,3,H,W] one behind another, or, where
+/// llava-hf tiles, [images,views,3,H,W] with zeros for the views an image lacks.
+at::Tensor reference_pixels(const std::vector<at::Tensor>& images, const CheckpointInfo& checkpoint);
 
 }  // namespace llava

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import array
 import json
+import shutil
 import unittest
+from pathlib import Path
 
 from harness import FEATURES, LOGITS, PIXELS, CliTest, golden, is_supported, load_safetensors, run
 
@@ -170,6 +172,13 @@ class InspectModelTest(CliTest):
         out = self.folder / "forward.safetensors"
         images = entry["images"] if "images" in entry else [entry["image"]]
         flags = [part for image in images for part in ("--image", golden("images/" + image))]
+        if case == "video":
+            frames = self.folder / "frames"
+            shutil.rmtree(frames, ignore_errors=True)
+            frames.mkdir()
+            for i, image in enumerate(images):
+                shutil.copyfile(golden("images/" + image), frames / f"{i:03}{Path(image).suffix}")
+            flags = ["--video", frames]
         self.ok(
             "inspect",
             "forward",
@@ -193,6 +202,7 @@ class InspectModelTest(CliTest):
             self.assertEqual(tensors[key][1], expected[key][1], key)
         tolerances = {
             "pixel_values": PIXELS,
+            "pixel_values_videos": PIXELS,
             "vision_hidden": FEATURES,
             "projected": FEATURES,
             "inputs_embeds": FEATURES,
@@ -211,9 +221,10 @@ class InspectModelTest(CliTest):
         self.close(rows, expected["logits"][1], LOGITS, "logits")
 
     def test_forward_equals_hugging_face(self) -> None:
-        for name in ("llava15", "llava_siglip", "llava15_orig"):
+        for name in ("llava15", "llava_siglip", "llava15_orig", "llava_next_mistral", "llava_next_orig", "llava_next_video",
+                     "llava_onevision"):
             for case, entry in json.loads(golden(f"models/{name}.json").read_text()).items():
-                if "prompt" in entry:
+                if entry.get("prompt") is not None:
                     with self.subTest(f"{name} {case}"):
                         self.compare_forward(name, case, entry)
 
@@ -272,7 +283,7 @@ class InspectModelTest(CliTest):
                     )
 
     def test_weights_are_complete(self) -> None:
-        for name in ("llava15", "llava_siglip", "llava15_orig", "llama", "llama3", "mistral"):
+        for name in ("llava15", "llava_siglip", "llava15_orig", "llava_next_mistral", "llava_next_orig", "llava_onevision", "llama", "llama3", "mistral"):
             with self.subTest(name):
                 report = json.loads(self.ok("inspect", "weights", golden("checkpoints/" + name), "--json"))
                 self.assertTrue(report["tensors"])
