@@ -22,9 +22,7 @@ Indices first(std::int64_t count) {
   return indices;
 }
 
-std::string digest(const Image& image) {
-  return test::sha256(std::string_view(reinterpret_cast<const char*>(image.rgb.data()), image.rgb.size()));
-}
+std::string digest(const Image& image) { return test::sha256(image.rgb); }
 
 TEST(Video, FramesAndTimesEqualPyAvsAndTheRules) {
   LLAVA_GOLDEN_OR_SKIP(folder, "video");
