@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <charconv>
 #include <memory>
 #include <string>
 
@@ -153,6 +154,34 @@ int run_prompt(const PromptArgs& args) {
   return 0;
 }
 
+ImageSize parse_size(std::string_view text) {
+  ImageSize size;
+  const char* end = text.data() + text.size();
+  const auto [x, first] = std::from_chars(text.data(), end, size.width);
+  if (first == std::errc() && x != end && *x == 'x') {
+    const auto [rest, second] = std::from_chars(x + 1, end, size.height);
+    const std::int64_t limit = ImageLimits().max_side;
+    if (second == std::errc() && rest == end && size.width > 0 && size.height > 0 && size.width <= limit && size.height <= limit)
+      return size;
+  }
+  fail(ErrorKind::kUsage, "--size \"{}\" is no WIDTHxHEIGHT", text);
+}
+
+/// What images of these sizes would cost, one JSON line each.
+int inspect_sizes(const std::vector<std::string>& sizes, const CheckpointInfo& checkpoint) {
+  std::string all;
+  for (const std::string& size : sizes) all += (size == "-" ? read_stdin() : size) + "\n";
+  for (std::size_t begin = 0; begin < all.size();) {
+    const std::size_t end = all.find('\n', begin);
+    const std::string_view line = std::string_view(all).substr(begin, end - begin);
+    begin = end + 1;
+    if (line.empty()) continue;
+    write_json_line(describe_plan(std::string(line), plan_media(parse_size(line), policy_of(checkpoint), checkpoint.model),
+                                  checkpoint.model));
+  }
+  return 0;
+}
+
 /// A film's frames, tokens and cost from its headers; decoded only for `out`.
 int inspect_video(const std::string& file, const VideoOptions& options, const CheckpointInfo& checkpoint,
                   const std::string& out) {
@@ -183,10 +212,15 @@ std::function<int()> setup_inspect_image(CLI::App& app) {
     OpenOptions open;
     std::vector<std::string> images;
     std::string video, out;
+    std::vector<std::string> sizes;
     VideoOptions video_options;
   };
   auto args = std::make_shared<Args>();
   app.add_option("IMAGE", args->images, "image files");
+  app.add_option("--size", args->sizes, "WIDTHxHEIGHT instead of a file (repeat); -: one a line on standard input")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
   app.add_option("--video", args->video, "film or folder of frames");
   app.add_option("--num-frames", args->video_options.num_frames, "frames of it, spread evenly")
       ->check(CLI::NonNegativeNumber);
@@ -198,8 +232,9 @@ std::function<int()> setup_inspect_image(CLI::App& app) {
     std::vector<at::Tensor> pixels;
     std::vector<std::int64_t> sizes;
     OrderedJson images = OrderedJson::array();
+    if (!args->sizes.empty()) return inspect_sizes(args->sizes, checkpoint);
     if (args->images.empty() && args->video.empty())
-      fail(ErrorKind::kUsage, "inspect image needs image files or --video");
+      fail(ErrorKind::kUsage, "inspect image needs image files, --video or --size");
     if (!args->video.empty()) return inspect_video(args->video, args->video_options, checkpoint, args->out);
     for (const std::string& file : args->images) {
       const ImagePixels image = load_pixels(file, policy, checkpoint.model, args->images.size());
