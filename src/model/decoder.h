@@ -1,15 +1,11 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <deque>
-
 #include "config/model_config.h"
-#include "model/attention.h"
-#include "model/kv_cache.h"
-#include "model/rope.h"
+#include "model/decoder_stack.h"
 #include "model/weights.h"
 
-/// Legend: B rows, T tokens, D width, H heads, K kv heads, d head width
+/// Legend: B rows, T tokens, D width
 namespace llava {
 
 /// Llama, Vicuna, Mistral, Qwen2 by config. Weights are language_model.*.
@@ -23,23 +19,10 @@ class Decoder {
   const at::Tensor& embedding() const { return embedding_; }
 
  private:
-  struct Layer {
-    Linear q, k, v, o, gate, up, down;
-    at::Tensor input_norm, post_attention_norm;
-  };
-  struct Context {
-    RopeTable rope;
-    AttentionPlan full, windowed;
-    KvCache* cache = nullptr;
-  };
-  Context prepare(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache);
-  at::Tensor block(std::size_t index, const at::Tensor& x, const Context& context) const;
-  at::Tensor attention(std::size_t index, const at::Tensor& x, const Context& context) const;
-  bool is_windowed(std::size_t layer) const;
-  DecoderConfig config_;
-  Rope rope_;
-  at::Tensor embedding_, norm_;
-  std::deque<Layer> layers_;
+  double eps_;
+  at::Tensor embedding_;
+  DecoderStack layers_;
+  at::Tensor norm_;
 };
 
 }  // namespace llava
