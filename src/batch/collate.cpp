@@ -53,7 +53,7 @@ void check_row(const CollateRow& row) {
   LLAVA_ASSERT(p.positions.empty() || p.positions.size() == p.ids.size(),
                "positions and ids differ in length");
   LLAVA_ASSERT(p.branch.empty() || p.branch.size() == p.ids.size(), "branches and ids differ in length");
-  LLAVA_ASSERT(row.media.size() == p.media_spans.size(),
+  LLAVA_ASSERT(row.embeds.defined() || row.media.size() == p.media_spans.size(),
                "a row needs one media tensor for every media span");
 }
 
@@ -67,6 +67,17 @@ at::Tensor join_media(std::span<const CollateRow> rows) {
     }
   if (all.empty()) return {};
   return all.size() == 1 ? all.front() : at::cat(all, 0);
+}
+
+/// Right-padded with zeros to [B,longest,D].
+at::Tensor join_embeds(std::span<const CollateRow> rows, std::int64_t longest) {
+  std::vector<at::Tensor> all;
+  for (const CollateRow& row : rows) {
+    LLAVA_ASSERT(row.embeds.defined() && row.embeds.size(0) == static_cast<std::int64_t>(row.prompt->ids.size()),
+                 "embeddings for every token of every row");
+    all.push_back(at::constant_pad_nd(row.embeds, {0, 0, 0, longest - row.embeds.size(0)}));
+  }
+  return at::stack(all);
 }
 
 }  // namespace
@@ -97,6 +108,10 @@ MultimodalBatch collate(std::span<const CollateRow> rows, const ModelConfig& mod
   batch.positions = filler.positions;
   batch.lengths = filler.lengths;
   batch.branch = filler.branch;
+  if (rows.front().embeds.defined()) {
+    batch.embeds = join_embeds(rows, static_cast<std::int64_t>(longest));
+    return batch;
+  }
   (form == MediaForm::kRows       ? batch.rows
    : form == MediaForm::kFeatures ? batch.features
                                   : batch.pixels) = join_media(rows);

@@ -24,6 +24,7 @@ struct CollateRow {
   const Prompt* prompt = nullptr;
   std::vector<at::Tensor> media;
   MediaForm form = MediaForm::kPixels;
+  at::Tensor embeds;  ///< [T,D] of the whole prompt in place of `media` (LLaVA-Mini); all rows or none
 };
 
 /// Right-pads the rows to the longest one (ids with the model's pad id, labels with -100) and lists where

@@ -142,6 +142,20 @@ void read_mm_media(const Json& config, ModelConfig& model, ImagePolicy& policy, 
     read_mm_video(config, model.media, what);
 }
 
+void read_mm_compressor(const Json& config, CheckpointInfo& info, std::string_view what) {
+  if (!config.contains("compressor_size") && !has_tensor_containing(info, "compressor.query")) return;
+  CompressorConfig compressor;
+  compressor.size = json_get_or<std::int64_t>(config, "compressor_size", 2, what);
+  compressor.prefusion_layer_num = json_get_or<std::int64_t>(config, "prefusion_layer_num", 4, what);
+  compressor.resolution_ratio = json_get_or<std::int64_t>(config, "resolution_ratio", 1, what);
+  info.model.compressor = compressor;
+  MediaConfig& media = info.model.media;
+  if (info.image_policy->aspect_ratio == AspectRatio::kAnyRes || media.image_newline)
+    fail(ErrorKind::kUnsupported, "{}: compressor_size together with tiles is not supported", what);
+  media.video_pool = PoolMode::kNone;
+  media.video_max_frames = 0;  // all, one a second
+}
+
 void read_hf_media(const Json& config, const std::string& model_type, ModelConfig& model,
                    ImagePolicy& policy, std::string_view what) {
   MediaConfig& media = model.media;

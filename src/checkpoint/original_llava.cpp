@@ -22,6 +22,8 @@ std::string decoder_type(const Json& config, std::string_view what) {
   constexpr std::pair<const char*, const char*> kTypes[] = {{"LlavaLlamaForCausalLM", "llama"},
                                                             {"LlavaMistralForCausalLM", "mistral"},
                                                             {"LlavaQwenForCausalLM", "qwen2"},
+                                                            {"LlavaMiniLlamaForCausalLM", "llama"},
+                                                            {"llava_mini_llama", "llama"},
                                                             {"LlamaForCausalLM", "llama"},
                                                             {"MistralForCausalLM", "mistral"},
                                                             {"Qwen2ForCausalLM", "qwen2"},
@@ -35,7 +37,7 @@ std::string decoder_type(const Json& config, std::string_view what) {
   for (const auto& [key, type] : kTypes)
     if (name == key) return type;
   fail(ErrorKind::kUnsupported,
-       "{}: architecture \"{}\" is not supported (LlavaLlama, LlavaMistral, LlavaQwen)", what, name);
+       "{}: architecture \"{}\" is not supported (LlavaLlama, LlavaMistral, LlavaQwen, LlavaMiniLlama)", what, name);
 }
 
 /// The conversation format the checkpoint was trained with, from what config.json says (spec 3.2).
@@ -167,6 +169,7 @@ CheckpointInfo read_original_llava(const fs::path& folder, const Json& config, c
                 "for a projector or LoRA folder, give the language model's folder as --model-base");
   read_mm_tower(config, roots, options, info, what);
   read_mm_connector(config, info.model, what);
+  read_mm_compressor(config, info, what);
   apply_tensor_facts(info);
   read_text_files(folder, info);
   if (!info.chat_format)

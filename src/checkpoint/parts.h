@@ -91,6 +91,9 @@ std::optional<ImagePolicy> read_image_policy(const std::filesystem::path& folder
 /// known.
 void read_mm_media(const Json& config, ModelConfig& model, ImagePolicy& policy, std::string_view what);
 
+/// LLaVA-Mini's compressor_size, prefusion_layer_num and resolution_ratio, where its tensors are in the checkpoint.
+void read_mm_compressor(const Json& config, CheckpointInfo& info, std::string_view what);
+
 /// llava_next's, llava_next_video's and llava_onevision's way from views to rows of the prompt.
 void read_hf_media(const Json& config, const std::string& model_type, ModelConfig& model,
                    ImagePolicy& policy, std::string_view what);

@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/progress.h"
+#include "base/signals.h"
 #include "cli/chat_modes.h"
 #include "cli/model_options.h"
 #include "cli/verbs.h"
@@ -57,6 +59,19 @@ void check_video(const ChatArguments& args, CheckpointInfo& checkpoint) {
                 checkpoint.model.decoder.max_position_embeddings);
 }
 
+/// A bar for films of more than a few frames; Ctrl-C stops.
+std::function<bool(std::int64_t, std::int64_t)> frame_progress() {
+  constexpr std::int64_t kFew = 16;
+  auto bar = std::make_shared<std::unique_ptr<Progress>>();
+  return [bar](std::int64_t done, std::int64_t total) {
+    if (total <= kFew) return !stop_flag().load();
+    if (done == 0) *bar = std::make_unique<Progress>("frames", total);
+    if (*bar) (*bar)->update(done + 1);
+    if (done + 1 == total) bar->reset();
+    return !stop_flag().load();
+  };
+}
+
 int run_chat(ChatArguments& args) {
   if (args.context != "drop" && args.context != "refuse")
     fail(ErrorKind::kUsage, "--context \"{}\" is not one of drop, refuse", args.context);
@@ -77,6 +92,7 @@ int run_chat(ChatArguments& args) {
   args.session.context = args.context == "drop" ? ContextPolicy::kDrop : ContextPolicy::kRefuse;
   args.session.context_length = args.context_length;
   args.session.notice = [](const std::string& text) { log_warning("chat", "{}", text); };
+  args.video_options.on_frame = frame_progress();
   ChatSession session(bundle, args.session);
   if (args.jsonl) return chat_jsonl(session, args);
   if (args.self_correct > 0) return chat_self_correct(session, args, args.self_correct);

@@ -8,12 +8,14 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "cli/media_cost.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/tensor_output.h"
 #include "cli/verbs.h"
 #include "infer/image_store.h"
 #include "prompt/prompt.h"
+#include "recipe/recipe.h"
 #include "text/conversation.h"
 
 namespace llava {
@@ -24,26 +26,6 @@ const ImagePolicy& policy_of(const CheckpointInfo& checkpoint) {
   if (!checkpoint.image_policy)
     fail(ErrorKind::kInput, "{} has no vision tower: it takes no images", checkpoint.folder.string());
   return *checkpoint.image_policy;
-}
-
-/// Multiply-adds of the tower and of the decoder's prefill for one image, in 10^9 operations, and the bytes
-/// of its keys and values at the checkpoint's precision.
-OrderedJson cost_of(const MediaPlan& plan, const ModelConfig& model) {
-  const TowerConfig& t = *model.tower;
-  const auto tokens = static_cast<double>(t.num_patches() + (t.has_cls() ? 1 : 0));
-  const auto width = static_cast<double>(t.hidden_size);
-  const double block =
-      2 * tokens * (4 * width * width + 2 * width * static_cast<double>(t.intermediate_size)) +
-      4 * tokens * tokens * width;
-  const double vision = static_cast<double>(plan.num_tiles * t.num_hidden_layers) * block / 1e9;
-  const DecoderConfig& d = model.decoder;
-  const double weights =
-      static_cast<double>(count_parameters(model).decoder - d.vocab_size * d.hidden_size);
-  const std::int64_t kv_values = 2 * d.num_hidden_layers * d.num_key_value_heads * d.head_dim;
-  const std::int64_t value_bytes = model.torch_dtype == "float32" ? 4 : 2;
-  return {{"vision_gflop", vision},
-          {"prefill_gflop", 2 * weights * static_cast<double>(plan.token_count) / 1e9},
-          {"kv_bytes", kv_values * value_bytes * plan.token_count}};
 }
 
 /// How a tiled image's features become its tokens.
@@ -69,7 +51,7 @@ OrderedJson describe_plan(const std::string& file, const MediaPlan& plan, const 
           {"grid", {model.tower->grid() / merge, model.tower->grid() / merge}},
           {"tokens", plan.token_count}};
   if (plan.page) json["anyres"] = describe_page(plan);
-  json["cost"] = cost_of(plan, model);
+  json["cost"] = media_cost(plan, model);
   return json;
 }
 
@@ -154,30 +136,33 @@ int run_prompt(const PromptArgs& args) {
   return 0;
 }
 
-ImageSize parse_size(std::string_view text) {
-  ImageSize size;
-  const char* end = text.data() + text.size();
-  const auto [x, first] = std::from_chars(text.data(), end, size.width);
-  if (first == std::errc() && x != end && *x == 'x') {
-    const auto [rest, second] = std::from_chars(x + 1, end, size.height);
-    const std::int64_t limit = ImageLimits().max_side;
-    if (second == std::errc() && rest == end && size.width > 0 && size.height > 0 && size.width <= limit && size.height <= limit)
-      return size;
+/// "WIDTHxHEIGHT" of an image, "WIDTHxHEIGHTxFRAMES" of a film.
+MediaPlan plan_of_size(const std::string& text, const ImagePolicy& policy, const ModelConfig& model) {
+  std::int64_t numbers[3] = {0, 0, 0};
+  std::size_t count = 0;
+  const char *begin = text.data(), *end = begin + text.size();
+  for (bool more = true; more && count < 3; ++count) {
+    const auto [rest, error] = std::from_chars(begin, end, numbers[count]);
+    const std::int64_t limit = count < 2 ? ImageLimits().max_side : VideoLimits().max_frames;
+    if (error != std::errc() || numbers[count] < 1 || numbers[count] > limit) break;
+    more = rest != end && *rest == 'x';
+    if (rest == end && count > 0)
+      return count == 1 ? plan_media({numbers[0], numbers[1]}, policy, model)
+                        : plan_video({numbers[0], numbers[1]}, numbers[2], policy, model);
+    begin = rest + 1;
   }
-  fail(ErrorKind::kUsage, "--size \"{}\" is no WIDTHxHEIGHT", text);
+  fail(ErrorKind::kUsage, "--size \"{}\" is no WIDTHxHEIGHT or WIDTHxHEIGHTxFRAMES within the limits", text);
 }
 
 /// What images of these sizes would cost, one JSON line each.
-int inspect_sizes(const std::vector<std::string>& sizes, const CheckpointInfo& checkpoint) {
+int inspect_sizes(const std::vector<std::string>& sizes, const ImagePolicy& policy, const ModelConfig& model) {
   std::string all;
   for (const std::string& size : sizes) all += (size == "-" ? read_stdin() : size) + "\n";
   for (std::size_t begin = 0; begin < all.size();) {
     const std::size_t end = all.find('\n', begin);
-    const std::string_view line = std::string_view(all).substr(begin, end - begin);
+    const std::string line = all.substr(begin, end - begin);
     begin = end + 1;
-    if (line.empty()) continue;
-    write_json_line(describe_plan(std::string(line), plan_media(parse_size(line), policy_of(checkpoint), checkpoint.model),
-                                  checkpoint.model));
+    if (!line.empty()) write_json_line(describe_plan(line, plan_of_size(line, policy, model), model));
   }
   return 0;
 }
@@ -211,13 +196,13 @@ std::function<int()> setup_inspect_image(CLI::App& app) {
   struct Args {
     OpenOptions open;
     std::vector<std::string> images;
-    std::string video, out;
+    std::string video, out, recipe;
     std::vector<std::string> sizes;
     VideoOptions video_options;
   };
   auto args = std::make_shared<Args>();
   app.add_option("IMAGE", args->images, "image files");
-  app.add_option("--size", args->sizes, "WIDTHxHEIGHT instead of a file (repeat); -: one a line on standard input")
+  app.add_option("--size", args->sizes, "WIDTHxHEIGHT or WIDTHxHEIGHTxFRAMES instead of a file (repeat); -: one a line on standard input")
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
@@ -226,13 +211,20 @@ std::function<int()> setup_inspect_image(CLI::App& app) {
       ->check(CLI::NonNegativeNumber);
   add_checkpoint_options(app, args->open);
   app.add_option("-o,--out", args->out, "safetensors file for pixel_values and image_sizes");
+  app.add_option("--recipe", args->recipe, "with --size: a model of the table (llava inspect recipe), without its files");
   return [args] {
+    if (!args->recipe.empty()) {
+      const Recipe& recipe = find_recipe(args->recipe);
+      if (args->sizes.empty() || !recipe.model.tower)
+        fail(ErrorKind::kUsage, "--recipe needs --size and a model with a vision tower");
+      return inspect_sizes(args->sizes, *recipe.image_policy, recipe.model);
+    }
     const CheckpointInfo checkpoint = open_checkpoint(args->open);
     const ImagePolicy& policy = policy_of(checkpoint);
     std::vector<at::Tensor> pixels;
     std::vector<std::int64_t> sizes;
     OrderedJson images = OrderedJson::array();
-    if (!args->sizes.empty()) return inspect_sizes(args->sizes, checkpoint);
+    if (!args->sizes.empty()) return inspect_sizes(args->sizes, policy, checkpoint.model);
     if (args->images.empty() && args->video.empty())
       fail(ErrorKind::kUsage, "inspect image needs image files, --video or --size");
     if (!args->video.empty()) return inspect_video(args->video, args->video_options, checkpoint, args->out);

@@ -77,6 +77,18 @@ void check_connector(const ModelConfig& m, Problems& problems) {
   }
 }
 
+void check_compressor(const ModelConfig& m, Problems& problems) {
+  const CompressorConfig& c = *m.compressor;
+  problems.range("compressor_size", c.size, 1, 64);
+  problems.range("prefusion_layer_num", c.prefusion_layer_num, 0, kMaxLayers);
+  problems.range("resolution_ratio", c.resolution_ratio, 1, 8);
+  problems.require(m.connector.in_size % 8 == 0,
+                   fmt::format("the compressor's 8 heads do not divide the width {}", m.connector.in_size));
+  problems.require(m.connector.patch_merge == 1 && !m.connector.class_token && m.tower &&
+                       m.tower->num_features() == m.tower->num_patches(),
+                   "the compressor takes patches alone, not merged ones");
+}
+
 void check_decoder(const DecoderConfig& d, Problems& problems) {
   problems.range("vocab_size", d.vocab_size, 1, kMaxVocabulary);
   problems.range("hidden_size", d.hidden_size, 1, kMaxWidth);
@@ -124,15 +136,23 @@ std::int64_t count_connector(const ConnectorConfig& c) {
          (c.class_token ? mlp(c.in_size) : 0);
 }
 
-std::int64_t count_decoder(const DecoderConfig& d) {
+std::int64_t decoder_block(const DecoderConfig& d) {
   const std::int64_t q = d.num_attention_heads * d.head_dim, kv = d.num_key_value_heads * d.head_dim;
-  const std::int64_t block = linear(d.hidden_size, q, d.attention_bias) +
-                             2 * linear(d.hidden_size, kv, d.attention_bias) +
-                             linear(q, d.hidden_size, d.attention_out_bias) +
-                             2 * linear(d.hidden_size, d.intermediate_size, d.mlp_bias) +
-                             linear(d.intermediate_size, d.hidden_size, d.mlp_bias) + 2 * d.hidden_size;
+  return linear(d.hidden_size, q, d.attention_bias) + 2 * linear(d.hidden_size, kv, d.attention_bias) +
+         linear(q, d.hidden_size, d.attention_out_bias) +
+         2 * linear(d.hidden_size, d.intermediate_size, d.mlp_bias) +
+         linear(d.intermediate_size, d.hidden_size, d.mlp_bias) + 2 * d.hidden_size;
+}
+
+std::int64_t count_decoder(const DecoderConfig& d) {
   const std::int64_t embedding = d.vocab_size * d.hidden_size;
-  return d.num_hidden_layers * block + d.hidden_size + embedding * (d.tie_word_embeddings ? 1 : 2);
+  return d.num_hidden_layers * decoder_block(d) + d.hidden_size + embedding * (d.tie_word_embeddings ? 1 : 2);
+}
+
+std::int64_t count_compressor(const ModelConfig& m) {
+  const std::int64_t c = m.connector.in_size;
+  return 2 * m.compressor->num_tokens() * c + 4 * c + linear(c, 3 * c, true) + linear(c, c, true) +
+         m.compressor->prefusion_layer_num * decoder_block(m.decoder);
 }
 
 }  // namespace
@@ -150,6 +170,7 @@ void ModelConfig::validate() const {
   if (tower) {
     check_tower(*tower, problems);
     check_connector(*this, problems);
+    if (compressor) check_compressor(*this, problems);
   }
   check_decoder(decoder, problems);
   if (!problems.empty()) fail(ErrorKind::kFormat, "the model's config is not usable: {}", problems.text());
@@ -175,6 +196,7 @@ ParameterCount count_parameters(const ModelConfig& config) {
     count.tower = count_tower(*config.tower);
     count.connector = count_connector(config.connector);
     if (config.media.image_newline) count.connector += config.decoder.hidden_size;
+    if (config.compressor) count.connector += count_compressor(config);
   }
   count.decoder = count_decoder(config.decoder);
   return count;

@@ -134,12 +134,24 @@ struct DecoderConfig {
 /// scaling and with at most 4,096 positions. Returns the factor, 1 where nothing changes.
 std::int64_t extend_context(DecoderConfig& decoder, std::int64_t media_tokens);
 
+/// LLaVA-Mini: a few tokens for a whole view, and the text fused with all of its features in front of the decoder
+/// (specification 1.8).
+struct CompressorConfig {
+  std::int64_t size = 1;                 ///< compressor_size: size x size tokens a frame
+  std::int64_t prefusion_layer_num = 4;  ///< decoder blocks of the pre-fusion
+  std::int64_t resolution_ratio = 1;     ///< views of a frame: ratio x ratio crops and the whole, or the whole alone
+  std::int64_t num_tokens() const { return size * size; }
+  std::int64_t num_views() const { return resolution_ratio > 1 ? resolution_ratio * resolution_ratio + 1 : 1; }
+  bool operator==(const CompressorConfig&) const = default;
+};
+
 /// A whole model. Text models have no tower.
 struct ModelConfig {
   std::optional<TowerConfig> tower;
   ConnectorConfig connector;  ///< meaningful only with a tower
   DecoderConfig decoder;
   MediaConfig media;
+  std::optional<CompressorConfig> compressor;
   std::int64_t image_token_id =
       -200;  ///< id in Prompt.ids that stands for one image feature (-200: original LLaVA sentinel)
   std::int64_t bos_token_id = -1, pad_token_id = -1;

@@ -118,7 +118,9 @@ at::Tensor GenerationRun::prefill() {
     tail = tail_of(*rows[0].prompt, static_cast<std::size_t>(stored));
     // Media of the tail only, in the order of its spans.
     std::vector<at::Tensor> media;
+    if (rows[0].embeds.defined()) rows[0].embeds = rows[0].embeds.slice(0, stored);
     for (MediaSpan& span : tail.media_spans) {
+      if (rows[0].embeds.defined()) break;
       media.push_back(rows[0].media.at(span.item));
       span.item = media.size() - 1;
     }

@@ -9,7 +9,9 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/hash.h"
+#include "model/prefusion.h"
 #include "vision/image.h"
+#include "vision/resample.h"
 
 namespace llava {
 
@@ -91,7 +93,12 @@ std::shared_ptr<const EncodedMedia> ImageStore::load(const std::filesystem::path
   encoded->hash = hash;
   encoded->path = path;
   encoded->plan = image.plan;
-  encoded->rows = model_.finish_media(model_.encode_vision(image.pixels), {image.plan.layout});
+  const at::Tensor features = model_.encode_vision(image.pixels);
+  if (model_.config().compressor) {
+    encoded->features = features;
+  } else {
+    encoded->rows = model_.finish_media(features, {image.plan.layout});
+  }
   keep(encoded);
   return encoded;
 }
@@ -103,18 +110,21 @@ ImagePolicy frame_policy(ImagePolicy policy) {
   return policy;
 }
 
-/// A frame as the tower takes it, [3,H,W].
+/// A frame as the tower takes it, [views,3,H,W].
 at::Tensor frame_pixels(const Image& frame, const ImagePolicy& policy, const ModelConfig& model) {
-  const MediaPlan plan = plan_media({frame.width, frame.height}, policy, model);
-  return at::tensor(render_pixels(frame, plan, policy), at::kFloat)
-      .view({3, plan.tile_height, plan.tile_width});
+  const std::int64_t side = model.tower ? model.tower->input_size : 0;
+  const bool squash = model.compressor && side > 0;  // LLaVA-Mini's frames (specification 1.8.4)
+  const Image shown = squash ? squash_nearest(frame, {side, side}) : frame;
+  const MediaPlan plan = plan_media({shown.width, shown.height}, policy, model);
+  return at::tensor(render_pixels(shown, plan, policy), at::kFloat)
+      .view({plan.num_tiles, 3, plan.tile_height, plan.tile_width});
 }
 
-/// Collects frames and turns every few of them into rows.
+/// Collects frames and turns every few of them into rows, or gives their features to a prompt's fusion.
 class VideoEncoder {
  public:
-  VideoEncoder(LlavaModel& model, const ImagePolicy& policy)
-      : model_(model), policy_(frame_policy(policy)) {}
+  VideoEncoder(LlavaModel& model, const ImagePolicy& policy, PromptFusion* fusion = nullptr)
+      : model_(model), policy_(frame_policy(policy)), fusion_(fusion) {}
 
   void add(const Image& frame) {
     if (static_cast<std::int64_t>(waiting_.size()) == kVideoBatch) flush(false);  // one always waits for the end
@@ -129,24 +139,42 @@ class VideoEncoder {
     media.rows = at::cat(parts_);
   }
 
+  /// The last frames' features for the fusion.
+  void finish() {
+    if (!waiting_.empty()) flush(true);
+  }
+
  private:
   void flush(bool last) {
+    const at::NoGradGuard no_grad;
+    const at::Tensor features = model_.encode_vision(at::cat(waiting_));
     const auto frames = static_cast<std::int64_t>(waiting_.size());
+    waiting_.clear();
+    if (fusion_ != nullptr) return fusion_->add(features);
     MediaLayout layout = plan_video(size_, frames, policy_, model_.config()).layout;
     if (layout.newline == Newline::kEnd && !last) {
       layout.newline = Newline::kNone;
       --layout.token_count;
     }
-    const at::NoGradGuard no_grad;
-    parts_.push_back(model_.finish_media(model_.encode_vision(at::stack(waiting_)), {layout}));
-    waiting_.clear();
+    parts_.push_back(model_.finish_media(features, {layout}));
   }
 
   LlavaModel& model_;
   ImagePolicy policy_;
+  PromptFusion* fusion_;
   ImageSize size_;
   std::vector<at::Tensor> waiting_, parts_;
 };
+
+}  // namespace
+
+namespace {
+
+bool report(const VideoOptions& options, std::size_t done, std::size_t total) {
+  if (options.on_frame && !options.on_frame(static_cast<std::int64_t>(done), static_cast<std::int64_t>(total)))
+    fail(ErrorKind::kStopped, "stopped after {} of {} frames", done, total);
+  return true;
+}
 
 }  // namespace
 
@@ -154,7 +182,9 @@ FramePick pick_video_frames(const std::filesystem::path& path, const ModelConfig
                             const VideoOptions& options, VideoInfo* info) {
   const VideoInfo found = probe_video(path, options.limits);
   if (info != nullptr) *info = found;
-  FrameSampling sampling{.fps = model.media.video_fps, .max_frames = model.media.video_max_frames};
+  FrameSampling sampling{.fps = model.media.video_fps,
+                         .max_frames = model.media.video_max_frames,
+                         .midpoints = model.compressor.has_value()};
   if (std::filesystem::is_directory(path)) sampling = {.fps = found.fps, .max_frames = 0};
   if (options.num_frames > 0) {
     sampling.max_frames = std::min(options.num_frames, found.frames);
@@ -178,7 +208,7 @@ ImagePixels load_video_pixels(const std::filesystem::path& path, const ImagePoli
       },
       options.limits);
   if (!read.problem.empty()) fail(ErrorKind::kFormat, "{}", read.problem);
-  return {plan_video(size, static_cast<std::int64_t>(frames.size()), policy, model), at::stack(frames)};
+  return {plan_video(size, static_cast<std::int64_t>(frames.size()), policy, model), at::cat(frames)};
 }
 
 std::shared_ptr<const EncodedMedia> ImageStore::load_video(const std::filesystem::path& path,
@@ -194,23 +224,47 @@ std::shared_ptr<const EncodedMedia> ImageStore::load_video(const std::filesystem
   const Stopwatch watch(encode_ms_);
   auto encoded = std::make_shared<EncodedMedia>();
   VideoEncoder encoder(model_, policy_);
+  const bool fused = model_.config().compressor.has_value();  // then this only counts what can be read
+  ImageSize size;
   const FramesRead read = read_frames(
       path, pick.indices,
-      [&](std::size_t, Image frame) {
-        encoder.add(frame);
-        return true;
+      [&](std::size_t i, const Image& frame) {
+        size = {frame.width, frame.height};
+        if (!fused) encoder.add(frame);
+        return fused || report(options, i, pick.indices.size());
       },
       options.limits);
   if (read.delivered == 0) fail(ErrorKind::kFormat, "{}", read.problem);
   if (problem != nullptr) *problem = read.problem;
   pick.indices.resize(static_cast<std::size_t>(read.delivered));
   pick.times.resize(static_cast<std::size_t>(read.delivered));
-  encoder.finish(read.delivered, *encoded);
+  if (fused) {
+    encoded->plan = plan_video(size, read.delivered, policy_, model_.config());
+  } else {
+    encoder.finish(read.delivered, *encoded);
+  }
   encoded->hash = hash;
   encoded->path = path;
   encoded->frames = std::move(pick);
   keep(encoded);
   return encoded;
+}
+
+void ImageStore::fuse(const EncodedMedia& media, PromptFusion& fusion, const VideoOptions& options) {
+  const Stopwatch watch(encode_ms_);
+  const at::NoGradGuard no_grad;
+  if (!media.is_video()) return fusion.add(media.features);
+  VideoEncoder encoder(model_, policy_, &fusion);
+  const FramesRead read = read_frames(
+      media.path, media.frames.indices,
+      [&](std::size_t i, const Image& frame) {
+        encoder.add(frame);
+        return report(options, i, media.frames.indices.size());
+      },
+      options.limits);
+  if (read.delivered != static_cast<std::int64_t>(media.frames.indices.size()))
+    fail(ErrorKind::kInput, "{} has changed while it was read: {}", media.path.string(), read.problem);
+  encoder.finish();
 }
 
 double ImageStore::take_encode_ms() { return std::exchange(encode_ms_, 0.0); }

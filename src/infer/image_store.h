@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -19,7 +20,8 @@ struct EncodedMedia {
   std::uint64_t hash = 0;
   std::filesystem::path path;
   MediaPlan plan;
-  at::Tensor rows;   ///< [n,D] as they stand in the prompt
+  at::Tensor rows;   ///< [n,D] as they stand in the prompt; undefined where those depend on its text
+  at::Tensor features;  ///< [views,P,C] of the tower, of an image of a model with pre-fusion (LLaVA-Mini)
   FramePick frames;  ///< of a video
   bool is_video() const { return plan.layout.video; }
 };
@@ -29,6 +31,8 @@ struct EncodedMedia {
 struct VideoOptions {
   std::int64_t num_frames = 0;
   VideoLimits limits;
+  /// Told before each frame that is encoded how many were; false stops with Error{kStopped}.
+  std::function<bool(std::int64_t done, std::int64_t total)> on_frame;
 };
 /// The frames of a film or folder that `options` and the model's rule pick. Reads headers only.
 FramePick pick_video_frames(const std::filesystem::path& path, const ModelConfig& model,
@@ -48,6 +52,8 @@ class ImageStore {
   /// read (FramePick::indices says which) and `problem` says why; none at all is an Error{kFormat}.
   std::shared_ptr<const EncodedMedia> load_video(const std::filesystem::path& path,
                                                  const VideoOptions& options, std::string* problem);
+  /// LLaVA-Mini: gives `fusion` the media's features, a film's a few frames at a time.
+  void fuse(const EncodedMedia& media, PromptFusion& fusion, const VideoOptions& options);
   /// Milliseconds spent encoding since the last call.
   double take_encode_ms();
 

@@ -4,7 +4,10 @@
 #include <chrono>
 
 #include "base/error.h"
+#include <ATen/ATen.h>
+
 #include "model/kv_cache.h"
+#include "model/prefusion.h"
 #include "prompt/prompt.h"
 
 namespace llava {
@@ -108,6 +111,7 @@ std::string ChatSession::add_video(const std::filesystem::path& path, const Vide
     fail(ErrorKind::kInput, "{} has no vision tower: it cannot look at videos",
          bundle_.checkpoint.folder.string());
   std::string problem;
+  video_ = options;
   waiting_.push_back(store_->load_video(path, options, &problem));
   return problem;
 }
@@ -148,7 +152,7 @@ Prompt ChatSession::fit(Conversation& conversation, const Images& images) {
 
 std::int64_t ChatSession::reusable(const Prompt& prompt, const Images& images) const {
   // Dynamic rotary scaling rotates all keys by the final length, so stored keys fit no other prompt.
-  if (!cache_ || !options_.reuse_cache ||
+  if (!cache_ || !options_.reuse_cache || bundle_.checkpoint.model.compressor ||
       bundle_.checkpoint.model.decoder.rope_scaling.type == RopeType::kDynamic)
     return 0;
   const std::vector<std::uint64_t> hashes = media_hashes(prompt, images);
@@ -159,6 +163,19 @@ std::int64_t ChatSession::reusable(const Prompt& prompt, const Images& images) c
   for (const MediaSpan& span : prompt.media_spans)
     if (span.begin < same && same < span.begin + span.len) same = span.begin;
   return static_cast<std::int64_t>(same);
+}
+
+at::Tensor ChatSession::fused(const Prompt& prompt, const Images& images) {
+  std::vector<std::int64_t> ids = prompt.ids, places;
+  for (const MediaSpan& span : prompt.media_spans)
+    for (std::size_t i = span.begin; i < span.begin + span.len; ++i) {
+      ids[i] = 0;
+      places.push_back(static_cast<std::int64_t>(i));
+    }
+  const at::NoGradGuard no_grad;
+  const auto fusion = bundle_.model->begin_fusion(at::tensor(ids, at::kLong), at::tensor(places, at::kLong), {});
+  for (const MediaSpan& span : prompt.media_spans) store_->fuse(*images.at(span.item), *fusion, video_);
+  return fusion->finish();
 }
 
 KvCache* ChatSession::prepare_cache(const Prompt& prompt, const Images& images) {
@@ -180,7 +197,11 @@ Answer ChatSession::answer(const Prompt& prompt, const Images& images,
   CollateRow row;
   row.prompt = &prompt;
   row.form = MediaForm::kRows;
-  for (const MediaSpan& span : prompt.media_spans) row.media.push_back(images.at(span.item)->rows);
+  if (bundle_.checkpoint.model.compressor && !prompt.media_spans.empty()) {
+    row.embeds = fused(prompt, images);
+  } else {
+    for (const MediaSpan& span : prompt.media_spans) row.media.push_back(images.at(span.item)->rows);
+  }
   GenerateOptions options;
   options.sampling = options_.sampling;
   options.tokenizer = bundle_.checkpoint.tokenizer.get();

@@ -76,6 +76,8 @@ class ChatSession {
                         const std::vector<std::shared_ptr<const EncodedMedia>>& images) const;
   Answer answer(const Prompt& prompt, const std::vector<std::shared_ptr<const EncodedMedia>>& images,
                 const std::function<void(std::string_view)>& on_text, const std::atomic<bool>* cancel);
+  /// LLaVA-Mini: the prompt's embeddings [T,D], its text fused with the media.
+  at::Tensor fused(const Prompt& prompt, const std::vector<std::shared_ptr<const EncodedMedia>>& images);
   KvCache* prepare_cache(const Prompt& prompt,
                          const std::vector<std::shared_ptr<const EncodedMedia>>& images);
 
@@ -83,6 +85,7 @@ class ChatSession {
   SessionOptions options_;
   std::int64_t context_length_ = 0;
   std::unique_ptr<ImageStore> store_;
+  VideoOptions video_;  // of the last film
   Conversation conversation_;
   std::vector<std::shared_ptr<const EncodedMedia>> images_, waiting_;
 

@@ -30,6 +30,8 @@ constexpr Rule kModelRules[] = {
     {"mm_projector.", "mm_projector."},
     {"model.image_newline", "image_newline"},
     {"image_newline", "image_newline"},
+    {"model.compressor.", "compressor."},  // LLaVA-Mini
+    {"model.prefusion_layers.", "prefusion_layers."},
     {"language_model.lm_head.", "lm_head."},
     {"lm_head.", "lm_head."},
     {"language_model.model.", "language_model."},

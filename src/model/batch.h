@@ -18,6 +18,7 @@ struct MultimodalBatch {
   at::Tensor pixels;      ///< [M,3,H,W] float32, or undefined
   at::Tensor features;    ///< [M,P,C] tower features instead of pixels (cached, frozen tower), or undefined
   at::Tensor rows;        ///< [N,D] finished rows instead of features, or undefined
+  at::Tensor embeds;      ///< [B,T,D] in place of media: the prompt's finished embeddings, or undefined
   at::Tensor media_rows;  ///< [N] int64 flat positions (b*T+t) of the N image features, in order; undefined
                           ///< without media
   std::vector<MediaLayout> media;  ///< of the items, in order; empty: each view's features as they are

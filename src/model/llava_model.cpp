@@ -17,6 +17,7 @@
 #include "model/kv_cache.h"
 #include "model/media_rows.h"
 #include "model/ops.h"
+#include "model/prefusion.h"
 #include "model/vision_tower.h"
 
 namespace llava {
@@ -37,6 +38,8 @@ class Model final : public LlavaModel {
   at::Tensor project(const at::Tensor& features) override;
   at::Tensor finish_media(const at::Tensor& features, const std::vector<MediaLayout>& layouts,
                           ForwardTrace* trace) override;
+  std::unique_ptr<PromptFusion> begin_fusion(const at::Tensor& ids, const at::Tensor& media,
+                                             const at::Tensor& labels) override;
   at::Tensor embed(const MultimodalBatch& batch, ForwardTrace* trace) override;
   at::Tensor decode(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache) override;
   at::Tensor logits(const at::Tensor& hidden) override { return at::linear(hidden, head()); }
@@ -52,6 +55,8 @@ class Model final : public LlavaModel {
   const at::Tensor& head() const { return head_.defined() ? head_ : decoder_->embedding(); }
   void check_ids(const at::Tensor& ids) const;
   at::Tensor run_tower(const at::Tensor& pixels) const;
+  /// Embeddings [B,T,D] of a batch with media, whose text is fused with them row by row.
+  at::Tensor embed_fused(const MultimodalBatch& batch, ForwardTrace* trace);
   /// [N,D] of the batch's media, undefined without any.
   at::Tensor media_features(const MultimodalBatch& batch, ForwardTrace* trace);
 
@@ -61,6 +66,7 @@ class Model final : public LlavaModel {
   Builder builder_;
   std::unique_ptr<VisionTower> tower_;
   std::optional<Connector> connector_;
+  std::optional<Prefusion> prefusion_;
   std::optional<Decoder> decoder_;
   at::Tensor head_;     ///< undefined: tied to the embedding
   at::Tensor newline_;  ///< image_newline [D], where the model has one
@@ -74,6 +80,7 @@ Model::Model(const ModelConfig& config, WeightReader& reader, c10::ScalarType dt
     connector_.emplace(config.connector, builder_);
     if (config.media.image_newline)
       newline_ = builder_.tensor("image_newline", {config.decoder.hidden_size});
+    if (config.compressor) prefusion_.emplace(config, builder_);
   }
   decoder_.emplace(config.decoder, builder_);
   if (!config.decoder.tie_word_embeddings)
@@ -116,6 +123,7 @@ void Model::check_ids(const at::Tensor& ids) const {
 
 at::Tensor Model::finish_media(const at::Tensor& features, const std::vector<MediaLayout>& layouts,
                                ForwardTrace* trace) {
+  LLAVA_ASSERT(!prefusion_, "pre-fusion takes a prompt's media with its text");
   const auto projected = [&](const at::Tensor& views) {
     const at::Tensor out = project(views);
     if (trace != nullptr) trace->projected = out;
@@ -136,8 +144,41 @@ at::Tensor Model::media_features(const MultimodalBatch& batch, ForwardTrace* tra
   return projected.flatten(0, 1);
 }
 
+std::unique_ptr<PromptFusion> Model::begin_fusion(const at::Tensor& ids, const at::Tensor& media,
+                                                  const at::Tensor& labels) {
+  if (!prefusion_) return nullptr;
+  check_ids(ids);
+  const at::Tensor here = ids.to(device_);
+  return std::make_unique<PromptFusion>(
+      *prefusion_, [this](const at::Tensor& x) { return project(x); }, decoder_->embed_tokens(here), here,
+      labels.defined() ? labels.to(device_) : labels, media.to(device_));
+}
+
+at::Tensor Model::embed_fused(const MultimodalBatch& batch, ForwardTrace* trace) {
+  const at::Tensor features = batch.features.defined() ? batch.features : encode_vision(batch.pixels, trace);
+  const std::int64_t width = batch.ids.size(1), view_tokens = config_.compressor->num_tokens();
+  const at::Tensor row_of = batch.media_rows.floor_divide(width);
+  std::vector<at::Tensor> rows;
+  std::int64_t view = 0;
+  for (std::int64_t b = 0; b < batch.ids.size(0); ++b) {
+    const at::Tensor places = batch.media_rows.index({row_of.eq(b)}) - b * width;
+    const auto fusion = begin_fusion(batch.ids[b], places, batch.labels.defined() ? batch.labels[b] : at::Tensor());
+    const std::int64_t views = places.numel() / view_tokens * config_.compressor->num_views();
+    LLAVA_ASSERT(view + views <= features.size(0), "a view's features for every media token");
+    if (views > 0) fusion->add(features.narrow(0, view, views).to(at::TensorOptions().dtype(dtype_).device(device_)));
+    rows.push_back(fusion->finish());
+    view += views;
+  }
+  LLAVA_ASSERT(view == features.size(0), "all views have places in the prompt");
+  const at::Tensor embeds = at::stack(rows);
+  if (trace != nullptr) trace->inputs_embeds = embeds;
+  return embeds;
+}
+
 at::Tensor Model::embed(const MultimodalBatch& batch, ForwardTrace* trace) {
   check_ids(batch.ids);
+  if (batch.embeds.defined()) return batch.embeds.to(at::TensorOptions().dtype(dtype_).device(device_));
+  if (prefusion_ && (batch.features.defined() || batch.pixels.defined())) return embed_fused(batch, trace);
   at::Tensor embeds = decoder_->embed_tokens(batch.ids.to(device_));  // [B,T,D]
   const std::int64_t spans = batch.media_rows.defined() ? batch.media_rows.numel() : 0;
   const at::Tensor media = media_features(batch, trace);

@@ -17,6 +17,7 @@
 namespace llava {
 
 class KvCache;
+class PromptFusion;
 
 /// A parameter under its canonical name (docs/formats.md): vision_tower.…, mm_projector.…,
 /// language_model.…, lm_head.weight.
@@ -60,6 +61,10 @@ class LlavaModel {
   /// connector, then pooling, tiling and newlines as the layouts say.
   virtual at::Tensor finish_media(const at::Tensor& features, const std::vector<MediaLayout>& layouts,
                                   ForwardTrace* trace = nullptr) = 0;
+  /// LLaVA-Mini: the embeddings of one prompt (ids [T], places of media [N] in it), whose media are then added.
+  /// Null for a model without pre-fusion.
+  virtual std::unique_ptr<PromptFusion> begin_fusion(const at::Tensor& ids, const at::Tensor& media,
+                                                     const at::Tensor& labels) = 0;
   /// Token embeddings [B,T,D] with media features put at batch.media_rows (checked: counts must agree).
   virtual at::Tensor embed(const MultimodalBatch& batch, ForwardTrace* trace = nullptr) = 0;
   /// Final hidden states [B,T,D] of embeddings; appends to `cache` when given (then B rows have equal T).

@@ -147,6 +147,10 @@ OrderedJson describe(const ModelConfig& model) {
   }
   const bool tower_alone = model.tower && model.connector.kind == ConnectorKind::kIdentity;
   if (!tower_alone) json["decoder"] = describe_decoder(model.decoder);
+  if (model.compressor)
+    json["compressor"] = {{"compressor_size", model.compressor->size},
+                          {"prefusion_layer_num", model.compressor->prefusion_layer_num},
+                          {"resolution_ratio", model.compressor->resolution_ratio}};
   const ParameterCount count = count_parameters(model);
   json["parameters"] = {
       {"tower", count.tower}, {"connector", count.connector}, {"decoder", tower_alone ? 0 : count.decoder}};

@@ -40,6 +40,7 @@ void add_llava15(std::vector<Recipe>& table);
 void add_vipllava(std::vector<Recipe>& table);
 void add_llava_next(std::vector<Recipe>& table);
 void add_llava_onevision(std::vector<Recipe>& table);
+void add_llava_mini(std::vector<Recipe>& table);
 void add_llava_nano(std::vector<Recipe>& table);
 
 }  // namespace llava::recipes

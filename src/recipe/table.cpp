@@ -17,6 +17,7 @@ std::vector<Recipe> make_table() {
   recipes::add_vipllava(table);
   recipes::add_llava_next(table);
   recipes::add_llava_onevision(table);
+  recipes::add_llava_mini(table);
   recipes::add_text_models(table);
   recipes::add_vision_models(table);
   return table;
@@ -46,6 +47,7 @@ bool same_shape(const ModelConfig& a, const ModelConfig& b) {
   if (a.tower != b.tower) return false;
   if (a.tower && !(a.connector == b.connector)) return false;
   if (a.tower && shape_of(a.media) != shape_of(b.media)) return false;
+  if (a.compressor != b.compressor) return false;
   if (a.tower && a.connector.kind == ConnectorKind::kIdentity) return true;  // a tower alone
   return shape_of(a.decoder) == shape_of(b.decoder);
 }
@@ -60,7 +62,7 @@ bool same_design(const ModelConfig& a, const ModelConfig& b) {
   const bool plain_a = x.patch_merge == 1 && !x.input_norm && !x.class_token;
   const bool plain_b = y.patch_merge == 1 && !y.input_norm && !y.class_token;
   if (plain_a != plain_b) return false;
-  if (shape_of(a.media) != shape_of(b.media)) return false;
+  if (shape_of(a.media) != shape_of(b.media) || a.compressor.has_value() != b.compressor.has_value()) return false;
   return plain_a || a.tower->kind == b.tower->kind;
 }
 

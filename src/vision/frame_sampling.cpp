@@ -27,6 +27,17 @@ std::vector<std::int64_t> spread(std::int64_t total, std::int64_t count) {
   return indices;
 }
 
+/// The middle frame of each of `count` equal parts.
+std::vector<std::int64_t> middles(std::int64_t total, std::int64_t count) {
+  const double part = static_cast<double>(total - 1) / static_cast<double>(count);
+  const auto edge = [&](std::int64_t i) {
+    return static_cast<std::int64_t>(round_half_even(part * static_cast<double>(i)));
+  };
+  std::vector<std::int64_t> indices;
+  for (std::int64_t i = 0; i < count; ++i) indices.push_back((edge(i) + edge(i + 1)) / 2);
+  return indices;
+}
+
 }  // namespace
 
 FramePick pick_frames(std::int64_t total, double fps, const FrameSampling& sampling) {
@@ -37,6 +48,14 @@ FramePick pick_frames(std::int64_t total, double fps, const FrameSampling& sampl
          sampling.max_frames);
   FramePick pick;
   pick.duration = static_cast<double>(total) / fps;
+  if (sampling.midpoints) {
+    const std::int64_t seconds = std::clamp<std::int64_t>(static_cast<std::int64_t>(pick.duration * sampling.fps), 1, total);
+    pick.indices = middles(total, sampling.max_frames > 0 && (sampling.force_sample || seconds > sampling.max_frames)
+                                      ? sampling.max_frames
+                                      : seconds);
+    for (const std::int64_t i : pick.indices) pick.times.push_back(static_cast<double>(i) / fps);
+    return pick;
+  }
   const double rounded = std::clamp(round_half_even(fps / sampling.fps), 1.0, 1e9);
   const auto step = static_cast<std::int64_t>(rounded);
   const std::int64_t regular = (total + step - 1) / step;

@@ -59,6 +59,16 @@ ImagePolicy single_view(ImagePolicy policy) {
 }
 
 void plan_single_view(const ModelConfig& model, MediaPlan& plan) {
+  if (model.compressor) {
+    const std::int64_t crops = model.compressor->resolution_ratio;
+    if (std::min(plan.original.width, plan.original.height) < crops)
+      fail(ErrorKind::kInput, "an image of {} x {} cannot be cut {} x {}", plan.original.width,
+           plan.original.height, crops, crops);
+    plan.crops = crops;
+    plan.layout.views = model.compressor->num_views();
+    plan.layout.token_count = model.compressor->num_tokens();
+    return;
+  }
   plan.layout.token_count = model.num_image_tokens();
   if (model.media.merge == TileMerge::kSpatialUnpad && model.media.image_newline) {
     plan.layout.newline = Newline::kEnd;
@@ -100,12 +110,14 @@ MediaPlan plan_video(const ImageSize& frame, std::int64_t frames, const ImagePol
   MediaPlan plan = plan_media(frame, each, model);
   const MediaConfig& media = model.media;
   MediaLayout& layout = plan.layout;
-  layout = {.video = true, .views = frames};
+  layout = {.video = true, .views = frames * (model.compressor ? model.compressor->num_views() : 1)};
   layout.pool = media.video_pool;
   layout.pool_stride = media.video_pool_stride;
   layout.pool_first = media.video_pool_first;
   layout.newline = media.video_newline;
-  if (layout.pool == PoolMode::kNone && layout.newline == Newline::kNone) {
+  if (model.compressor) {
+    layout.token_count = frames * model.compressor->num_tokens();
+  } else if (layout.pool == PoolMode::kNone && layout.newline == Newline::kNone) {
     layout.token_count = frames * model.num_image_tokens();
   } else {
     const std::int64_t side = pooled_side(model.tower->grid() / model.connector.patch_merge, layout.pool,
@@ -114,14 +126,39 @@ MediaPlan plan_video(const ImageSize& frame, std::int64_t frames, const ImagePol
     layout.token_count = frames * (side * row + (layout.newline == Newline::kFrame)) +
                          (layout.newline == Newline::kEnd);
   }
-  plan.num_tiles = frames;
+  plan.num_tiles = layout.views;
   plan.token_count = layout.token_count;
   return plan;
 }
 
+namespace {
+
+Image cut(const Image& image, std::int64_t left, std::int64_t top, const ImageSize& size) {
+  Image part = black(size);
+  for (std::int64_t row = 0; row < size.height; ++row)
+    std::copy_n(image.rgb.begin() + ((top + row) * image.width + left) * 3, size.width * 3,
+                part.rgb.begin() + row * size.width * 3);
+  return part;
+}
+
+/// Each of n x n equal parts (what the division leaves over at the right and below is dropped) and the whole,
+/// through the processor on their own.
+std::vector<Image> render_crops(const Image& image, std::int64_t n, const ImagePolicy& policy) {
+  const ImageSize part{image.width / n, image.height / n};
+  std::vector<Image> tiles;
+  for (std::int64_t i = 0; i < n * n; ++i)
+    tiles.push_back(render_tile(cut(image, i % n * part.width, i / n * part.height, part),
+                                tile_geometry(part, policy), policy));
+  tiles.push_back(render_tile(image, tile_geometry({image.width, image.height}, policy), policy));
+  return tiles;
+}
+
+}  // namespace
+
 std::vector<Image> render_tiles(const Image& image, const MediaPlan& plan, const ImagePolicy& policy) {
   const ImageSize size{image.width, image.height};
   LLAVA_ASSERT(plan.original == size, "the plan is of another image");
+  if (plan.crops > 1) return render_crops(image, plan.crops, policy);
   std::vector<TileGeometry> views = plan.page
                                         ? anyres_views(size, *plan.page, plan.tile_height)
                                         : std::vector<TileGeometry>{tile_geometry(size, single_view(policy))};

@@ -20,6 +20,7 @@ struct MediaPlan {
   std::int64_t token_count = 0;                  ///< image features spliced for it, exactly
   MediaLayout layout;                            ///< how the views' features become those tokens
   std::optional<AnyResPage> page;                ///< of an image that is tiled
+  std::int64_t crops = 1;  ///< LLaVA-Mini: cut crops x crops before the processor, the whole image behind them
 };
 
 /// The plan of one of a prompt's `num_images` images. Error{kInput} if the model cannot take it.

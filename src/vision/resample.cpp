@@ -162,4 +162,28 @@ Image resize_image(const Image& image, std::int64_t width, std::int64_t height, 
   return resample(image, job);
 }
 
+namespace {
+
+std::vector<std::int64_t> nearest_sources(std::int64_t in, std::int64_t out) {
+  std::vector<std::int64_t> sources;
+  const float scale = static_cast<float>(in) / static_cast<float>(out);
+  for (std::int64_t i = 0; i < out; ++i)
+    sources.push_back(std::min(static_cast<std::int64_t>(std::floor(static_cast<float>(i) * scale)), in - 1));
+  return sources;
+}
+
+}  // namespace
+
+Image squash_nearest(const Image& image, const ImageSize& size) {
+  const std::vector<std::int64_t> columns = nearest_sources(image.width, size.width);
+  Image result{size.width, size.height, {}};
+  result.rgb.reserve(static_cast<std::size_t>(size.width * size.height * 3));
+  for (const std::int64_t y : nearest_sources(image.height, size.height))
+    for (const std::int64_t x : columns) {
+      const auto pixel = image.rgb.begin() + (y * image.width + x) * 3;
+      result.rgb.insert(result.rgb.end(), pixel, pixel + 3);
+    }
+  return result;
+}
+
 }  // namespace llava

@@ -30,6 +30,10 @@ struct ResampleJob {
 /// (LLAVA_ASSERT).
 Image resample(const Image& image, const ResampleJob& job);
 
+/// The nearest pixel at floor(i * in / out) in float32, as torch's interpolate(mode="nearest") picks it (Pillow's
+/// nearest looks at pixel centres).
+Image squash_nearest(const Image& image, const ImageSize& size);
+
 /// Fixed-point weights of one axis. Output pixel i of the window is
 /// (half + frame_weight[i] * frame + sum over k < count[i] of weight(i, k) * source[first[i] + k]) >> 22,
 /// clipped to 0..255.

@@ -14,6 +14,8 @@ struct FrameSampling {
   double fps = 1.0;             ///< video_fps: frames a second; used while they are at most max_frames
   std::int64_t max_frames = 0;  ///< frames_upbound: more are spread evenly instead; 0: no bound
   bool force_sample = false;    ///< always max_frames, spread evenly
+  /// LLaVA-Mini: the middles of equal parts, one part a second (specification 1.8.4).
+  bool midpoints = false;
 };
 
 struct FramePick {

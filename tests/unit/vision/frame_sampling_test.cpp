@@ -17,6 +17,13 @@ TEST(FrameSampling, TakesEverySecondsFirstFrame) {
   EXPECT_NEAR(pick.duration, 95 / 29.97, 1e-12);
 }
 
+TEST(FrameSampling, MiddlesOfEqualPartsRoundHalvesToEven) {
+  // seg = 9/4: edges 0, 2.25->2, 4.5->4, 6.75->7, 9
+  EXPECT_EQ(pick_frames(10, 2.5, {.midpoints = true}).indices, (Indices{1, 3, 5, 8}));
+  EXPECT_EQ(pick_frames(10, 30, {.midpoints = true}).indices, (Indices{4}));  // less than a second
+  EXPECT_EQ(pick_frames(100, 25, {.max_frames = 2, .force_sample = true, .midpoints = true}).indices.size(), 2U);
+}
+
 TEST(FrameSampling, SpreadsTooManyFramesOverTheWholeFilmCuttingFractions) {
   const FramePick pick = pick_frames(101, 10, {.fps = 1, .max_frames = 4});
   EXPECT_EQ(pick.indices, (Indices{0, 33, 66, 100}));
