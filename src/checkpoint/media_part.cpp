@@ -108,6 +108,11 @@ void read_mm_video(const Json& config, MediaConfig& media, std::string_view what
   media.video_pool = pool_mode(config, "mm_spatial_pool_mode", "bilinear", what);
   media.video_pool_stride = 2;  // the original code calls the pool with its default, whatever the config says
   const auto position = json_get_or<std::string>(config, "mm_newline_position", "one_token", what);
+  media.time_instruction = json_get_or<bool>(config, "add_time_instruction", false, what);
+  if (json_get_or<bool>(config, "add_faster_video", false, what)) {
+    media.faster_token_stride = json_get_or<std::int64_t>(config, "faster_token_stride", 10, what);
+    if (media.faster_token_stride < 1) refuse(config, "faster_token_stride", what);
+  }
   if (!media.image_newline) return;
   for (const Newline newline : {Newline::kNone, Newline::kGrid, Newline::kFrame, Newline::kEnd})
     if (position == to_string(newline)) {
@@ -121,7 +126,7 @@ void read_mm_video(const Json& config, MediaConfig& media, std::string_view what
 }  // namespace
 
 void read_mm_media(const Json& config, ModelConfig& model, ImagePolicy& policy, std::string_view what) {
-  for (const char* key : {"s2", "use_s2", "mm_use_im_start_end", "add_faster_video"})
+  for (const char* key : {"s2", "use_s2", "mm_use_im_start_end"})
     if (json_get_or<bool>(config, key, false, what)) refuse(config, key, what);
   if (config.contains("mm_resampler_type") && !config.at("mm_resampler_type").is_null())
     refuse(config, "mm_resampler_type", what);

@@ -117,6 +117,8 @@ std::function<int()> setup_chat(CLI::App& app) {
   app.add_option("--num-frames", args->video_options.num_frames,
                  "frames of the video to show, spread evenly; 0: by the model's rule, all of a folder")
       ->check(CLI::NonNegativeNumber);
+  app.add_flag("--time-instruction", args->session.time_instruction,
+               "tell the model when the video's frames are, in LLaVA-Video's words");
   app.add_option("--system", args->session.system, "system text instead of the format's own");
   add_checkpoint_options(app, args->open);
   add_sampling_options(app, args->session.sampling);

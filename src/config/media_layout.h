@@ -34,11 +34,19 @@ struct MediaLayout {
   std::int64_t pool_stride = 2;
   bool pool_first = false;  ///< before the connector (llava-hf's NeXT-Video), not after it
   Newline newline = Newline::kNone;
+  /// Slow-fast (add_faster_video): every so many frames one is pooled by pool_stride, the others by twice that; a
+  /// faster_token behind each. 0: all frames alike. `first_frame` is the number of the first view in its film.
+  std::int64_t slow_every = 0, first_frame = 0;
   std::int64_t token_count = 0;  ///< rows of all this
   bool operator==(const MediaLayout&) const = default;
 };
 
 /// Side of a pooled grid: floor for average and max, ceil for bilinear (specification 1.5.3).
 std::int64_t pooled_side(std::int64_t side, PoolMode mode, std::int64_t stride);
+
+/// Whether a view is pooled by twice the stride.
+bool is_fast(const MediaLayout& layout, std::int64_t view);
+/// Rows of a video whose frames have a grid of side x side features.
+std::int64_t video_token_count(const MediaLayout& layout, std::int64_t side);
 
 }  // namespace llava

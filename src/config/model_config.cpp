@@ -196,6 +196,7 @@ ParameterCount count_parameters(const ModelConfig& config) {
     count.tower = count_tower(*config.tower);
     count.connector = count_connector(config.connector);
     if (config.media.image_newline) count.connector += config.decoder.hidden_size;
+    if (config.media.faster_token_stride > 0) count.connector += config.decoder.hidden_size;
     if (config.compressor) count.connector += count_compressor(config);
   }
   count.decoder = count_decoder(config.decoder);

@@ -87,6 +87,8 @@ struct MediaConfig {
   std::int64_t video_pool_stride = 2;       ///< mm_spatial_pool_stride
   bool video_pool_first = false;            ///< before the connector
   Newline video_newline = Newline::kNone;   ///< mm_newline_position
+  std::int64_t faster_token_stride = 0;     ///< of add_faster_video; 0: no slow-fast
+  bool time_instruction = false;            ///< add_time_instruction: the text says when the frames are
   bool operator==(const MediaConfig&) const = default;
 };
 

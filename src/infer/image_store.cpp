@@ -151,7 +151,8 @@ class VideoEncoder {
     const auto frames = static_cast<std::int64_t>(waiting_.size());
     waiting_.clear();
     if (fusion_ != nullptr) return fusion_->add(features);
-    MediaLayout layout = plan_video(size_, frames, policy_, model_.config()).layout;
+    MediaLayout layout = plan_video(size_, frames, policy_, model_.config(), encoded_).layout;
+    encoded_ += frames;
     if (layout.newline == Newline::kEnd && !last) {
       layout.newline = Newline::kNone;
       --layout.token_count;
@@ -162,6 +163,7 @@ class VideoEncoder {
   LlavaModel& model_;
   ImagePolicy policy_;
   PromptFusion* fusion_;
+  std::int64_t encoded_ = 0;  // frames that are rows
   ImageSize size_;
   std::vector<at::Tensor> waiting_, parts_;
 };

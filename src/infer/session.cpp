@@ -238,7 +238,11 @@ Answer ChatSession::ask(const std::string& question, const std::function<void(st
   Message message{"user", {}};
   for (const auto& media : waiting_)
     message.parts.push_back({media->is_video() ? Part::Kind::kVideo : Part::Kind::kImage, ""});
-  message.parts.push_back({Part::Kind::kText, question});
+  std::string times;
+  for (const auto& media : waiting_)
+    if (media->is_video() && (options_.time_instruction || bundle_.checkpoint.model.media.time_instruction))
+      times += time_instruction(media->frames) + "\n";
+  message.parts.push_back({Part::Kind::kText, times + question});
   conversation.messages.push_back(std::move(message));
   Images images = images_;
   images.insert(images.end(), waiting_.begin(), waiting_.end());

@@ -25,6 +25,7 @@ struct SessionOptions {
   std::string system;       ///< empty: the chat format's own
   ContextPolicy context = ContextPolicy::kDrop;
   std::int64_t context_length = 0;                 ///< 0: the model's
+  bool time_instruction = false;  ///< say when a video's frames are, also where the checkpoint does not ask for it
   bool reuse_cache = true;                         ///< false: every turn computes its whole prompt
   std::function<void(const std::string&)> notice;  ///< told about dropped turns
 };

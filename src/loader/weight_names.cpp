@@ -30,6 +30,7 @@ constexpr Rule kModelRules[] = {
     {"mm_projector.", "mm_projector."},
     {"model.image_newline", "image_newline"},
     {"image_newline", "image_newline"},
+    {"model.faster_token", "faster_token"},
     {"model.compressor.", "compressor."},  // LLaVA-Mini
     {"model.prefusion_layers.", "prefusion_layers."},
     {"language_model.lm_head.", "lm_head."},

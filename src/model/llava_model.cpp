@@ -69,7 +69,7 @@ class Model final : public LlavaModel {
   std::optional<Prefusion> prefusion_;
   std::optional<Decoder> decoder_;
   at::Tensor head_;     ///< undefined: tied to the embedding
-  at::Tensor newline_;  ///< image_newline [D], where the model has one
+  MediaTokens tokens_;  ///< image_newline and faster_token, where the model has them
   LayerRunner runner_;
 };
 
@@ -79,7 +79,9 @@ Model::Model(const ModelConfig& config, WeightReader& reader, c10::ScalarType dt
     tower_ = make_tower(*config.tower, builder_, "vision_tower.");
     connector_.emplace(config.connector, builder_);
     if (config.media.image_newline)
-      newline_ = builder_.tensor("image_newline", {config.decoder.hidden_size});
+      tokens_.newline = builder_.tensor("image_newline", {config.decoder.hidden_size});
+    if (config.media.faster_token_stride > 0)
+      tokens_.faster = builder_.tensor("faster_token", {config.decoder.hidden_size});
     if (config.compressor) prefusion_.emplace(config, builder_);
   }
   decoder_.emplace(config.decoder, builder_);
@@ -130,7 +132,7 @@ at::Tensor Model::finish_media(const at::Tensor& features, const std::vector<Med
     return out;
   };
   return media_rows(features.to(at::TensorOptions().dtype(dtype_).device(device_)), layouts, projected,
-                    newline_);
+                    tokens_);
 }
 
 at::Tensor Model::media_features(const MultimodalBatch& batch, ForwardTrace* trace) {

@@ -67,36 +67,44 @@ at::Tensor tiled_rows(const at::Tensor& views, const MediaLayout& layout, const 
   return layout.overview ? at::cat({views[0], rows}) : rows;
 }
 
-at::Tensor video_rows(const at::Tensor& frames, const MediaLayout& layout, const at::Tensor& newline) {
-  const at::Tensor pooled =
-      layout.pool_first ? frames : pool_grids(frames, layout.pool, layout.pool_stride);
-  switch (layout.newline) {
-    case Newline::kNone:
-      return pooled.flatten(0, 1);
-    case Newline::kEnd:
-      return at::cat({pooled.flatten(0, 1), newline_row(newline, pooled)});
-    case Newline::kFrame: {
-      const at::Tensor behind =
-          newline_row(newline, pooled).unsqueeze(0).expand({pooled.size(0), 1, pooled.size(2)});
-      return at::cat({pooled, behind}, 1).flatten(0, 1);
-    }
-    case Newline::kGrid: {
-      const std::int64_t side = grid_side(pooled);
-      const at::Tensor rows = pooled.view({-1, side, pooled.size(2)});  // [F*side,side,D]
-      const at::Tensor behind =
-          newline_row(newline, pooled).unsqueeze(0).expand({rows.size(0), 1, rows.size(2)});
-      return at::cat({rows, behind}, 1).flatten(0, 1);
-    }
-  }
-  return pooled;
+/// [F,P,D] -> [F,P',D]: a newline behind every row of a frame, or behind the frame.
+at::Tensor frames_with_newlines(const at::Tensor& frames, Newline where, const at::Tensor& newline) {
+  if (where != Newline::kGrid && where != Newline::kFrame) return frames;
+  const std::int64_t side = where == Newline::kGrid ? grid_side(frames) : frames.size(1);
+  const at::Tensor rows = frames.view({-1, side, frames.size(2)});
+  const at::Tensor behind = newline_row(newline, frames).unsqueeze(0).expand({rows.size(0), 1, rows.size(2)});
+  return at::cat({rows, behind}, 1).view({frames.size(0), -1, frames.size(2)});
 }
 
-at::Tensor item_rows(const at::Tensor& views, const MediaLayout& layout, const at::Tensor& newline) {
+at::Tensor slow_fast_rows(const at::Tensor& frames, const MediaLayout& layout, const MediaTokens& tokens) {
+  std::vector<at::Tensor> parts;
+  for (std::int64_t i = 0; i < frames.size(0); ++i) {
+    const std::int64_t stride = layout.pool_stride * (is_fast(layout, i) ? 2 : 1);
+    parts.push_back(
+        frames_with_newlines(pool_grids(frames.narrow(0, i, 1), layout.pool, stride), layout.newline, tokens.newline)[0]);
+    parts.push_back(newline_row(tokens.faster, frames));
+  }
+  return at::cat(parts);
+}
+
+at::Tensor video_rows(const at::Tensor& frames, const MediaLayout& layout, const MediaTokens& tokens) {
+  at::Tensor rows;
+  if (layout.slow_every > 0) {
+    rows = slow_fast_rows(frames, layout, tokens);
+  } else {
+    const at::Tensor pooled = layout.pool_first ? frames : pool_grids(frames, layout.pool, layout.pool_stride);
+    rows = frames_with_newlines(pooled, layout.newline, tokens.newline).flatten(0, 1);
+  }
+  return layout.newline == Newline::kEnd ? at::cat({rows, newline_row(tokens.newline, rows)}) : rows;
+}
+
+at::Tensor item_rows(const at::Tensor& views, const MediaLayout& layout, const MediaTokens& tokens) {
+  const at::Tensor& newline = tokens.newline;
   if (layout.newline != Newline::kNone && !newline.defined())
     fail(ErrorKind::kFormat, "the model has no image_newline vector, which its way of tiling needs");
   at::Tensor rows;
   if (layout.video) {
-    rows = video_rows(views, layout, newline);
+    rows = video_rows(views, layout, tokens);
   } else if (layout.tile_rows > 0) {
     rows = tiled_rows(views, layout, newline);
   } else {
@@ -120,7 +128,7 @@ at::Tensor pool_grids(const at::Tensor& features, PoolMode mode, std::int64_t st
 
 at::Tensor media_rows(const at::Tensor& features, const std::vector<MediaLayout>& layouts,
                       const std::function<at::Tensor(const at::Tensor&)>& project,
-                      const at::Tensor& newline) {
+                      const MediaTokens& tokens) {
   std::int64_t views = 0;
   for (const MediaLayout& layout : layouts) views += layout.views;
   if (views != features.size(0))
@@ -134,7 +142,7 @@ at::Tensor media_rows(const at::Tensor& features, const std::vector<MediaLayout>
   for (const MediaLayout& layout : layouts) {
     at::Tensor own = (together ? projected : features).narrow(0, first, layout.views);
     if (layout.pool_first) own = pool_grids(own, layout.pool, layout.pool_stride);
-    rows.push_back(item_rows(together ? own : project(own), layout, newline));
+    rows.push_back(item_rows(together ? own : project(own), layout, tokens));
     first += layout.views;
   }
   return at::cat(rows);

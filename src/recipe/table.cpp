@@ -35,6 +35,7 @@ DecoderConfig shape_of(DecoderConfig decoder) {
 /// are filled in).
 MediaConfig shape_of(MediaConfig media) {
   media.video_token_id = -1;
+  media.time_instruction = false;
   media.video_fps = 1.0;
   media.video_max_frames = 32;
   media.video_pool = PoolMode::kNone;

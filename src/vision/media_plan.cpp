@@ -103,7 +103,7 @@ MediaPlan plan_media(const ImageSize& size, const ImagePolicy& policy, const Mod
 }
 
 MediaPlan plan_video(const ImageSize& frame, std::int64_t frames, const ImagePolicy& policy,
-                     const ModelConfig& model) {
+                     const ModelConfig& model, std::int64_t first_frame) {
   if (frames < 1) fail(ErrorKind::kInput, "a video of {} frames", frames);
   ImagePolicy each = policy;
   each.aspect_ratio = AspectRatio::kSquare;
@@ -115,16 +115,14 @@ MediaPlan plan_video(const ImageSize& frame, std::int64_t frames, const ImagePol
   layout.pool_stride = media.video_pool_stride;
   layout.pool_first = media.video_pool_first;
   layout.newline = media.video_newline;
+  layout.slow_every = media.faster_token_stride;
+  layout.first_frame = first_frame;
   if (model.compressor) {
     layout.token_count = frames * model.compressor->num_tokens();
-  } else if (layout.pool == PoolMode::kNone && layout.newline == Newline::kNone) {
-    layout.token_count = frames * model.num_image_tokens();
+  } else if (layout.pool == PoolMode::kNone && layout.newline == Newline::kNone && layout.slow_every == 0) {
+    layout.token_count = frames * model.num_image_tokens();  // a class token, too
   } else {
-    const std::int64_t side = pooled_side(model.tower->grid() / model.connector.patch_merge, layout.pool,
-                                          layout.pool_stride);
-    const std::int64_t row = side + (layout.newline == Newline::kGrid);
-    layout.token_count = frames * (side * row + (layout.newline == Newline::kFrame)) +
-                         (layout.newline == Newline::kEnd);
+    layout.token_count = video_token_count(layout, model.tower->grid() / model.connector.patch_merge);
   }
   plan.num_tiles = layout.views;
   plan.token_count = layout.token_count;

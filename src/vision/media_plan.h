@@ -28,9 +28,10 @@ MediaPlan plan_media(const ImageSize& size, const ImagePolicy& policy, const Mod
                      std::size_t num_images = 1);
 
 /// The plan of a video of `frames` frames of one size, each of which goes through the processor alone, without
-/// padding or tiles (specification 1.5.2). Error{kUnsupported} for a model that has no way to take videos.
+/// padding or tiles (specification 1.5.2). Part of a film: its frames from number `first_frame` on. Error{kInput}
+/// without frames or a tower.
 MediaPlan plan_video(const ImageSize& frame, std::int64_t frames, const ImagePolicy& policy,
-                     const ModelConfig& model);
+                     const ModelConfig& model, std::int64_t first_frame = 0);
 
 /// The uint8 tiles (after pad, resize, crop; before rescale and normalise), as the goldens hold them.
 std::vector<Image> render_tiles(const Image& image, const MediaPlan& plan, const ImagePolicy& policy);
