@@ -343,12 +343,11 @@ def animal_kind(wordnet_id: str) -> str | None:
     return next((kind for first, last, kind in ANIMALS if first <= number <= last), None)
 
 
-def animal_turns(rng: random.Random, name: str, kind: str) -> list[Turn]:
-    """Questions whose answer is the everyday word: breeds alone do not teach it."""
-    named = name if kind in name.lower().split() else f"{name} {kind}"
+def animal_turns(rng: random.Random, kind: str) -> list[Turn]:
+    """Questions whose answer is the everyday word: breeds alone do not teach it, and in a description a wrong breed is untrue."""
     other = rng.choice([k for _, _, k in ANIMALS if k != kind])
     asked = kind if rng.random() < 0.5 else other
-    return [(describe_question(rng), [sentence(with_article(named))]), one_word(rng, rng.choice(WHAT_ANIMAL), kind),
+    return [(describe_question(rng), [f"A photo of {with_article(kind)}."]), one_word(rng, rng.choice(WHAT_ANIMAL), kind),
             one_word(rng, f"Is there {with_article(asked)} in this photo?", "yes" if asked == kind else "no")]
 
 
@@ -368,7 +367,7 @@ def imagenet(folder: Path, rng: random.Random) -> list[dict]:
             turns: list[Turn] = [(rng.choice(WHAT_IS_THIS), [sentence(with_article(name))])]
             asked = name if rng.random() < 0.5 else rng.choice(names)
             turns.append(one_word(rng, f"Is this {with_article(asked)}?", "yes" if asked == name else "no"))
-            turns += animal_turns(rng, name, kind) if kind else []
+            turns += animal_turns(rng, kind) if kind else []
             train.append(record(path.stem if copies == 1 else f"{path.stem}-{copy}", path, turns))
     return train
 
