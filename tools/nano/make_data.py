@@ -27,6 +27,7 @@ import argparse
 import csv
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -343,32 +344,61 @@ def animal_kind(wordnet_id: str) -> str | None:
     return next((kind for first, last, kind in ANIMALS if first <= number <= last), None)
 
 
-def animal_turns(rng: random.Random, kind: str) -> list[Turn]:
-    """Questions whose answer is the everyday word: breeds alone do not teach it, and in a description a wrong breed is untrue."""
+def animal_turns(rng: random.Random, name: str, kind: str, rare: bool) -> list[Turn]:
+    """Questions whose answer is the everyday word, and a description: breeds alone do not teach the word.
+
+    Of a rare kind the description says no more than the kind: a handful of photos does not teach breeds, and a wrong one is untrue.
+    """
+    named = name if kind in name.lower().split() else f"{name} {kind}"
+    description = f"A photo of {with_article(kind)}." if rare else sentence(with_article(named))
     other = rng.choice([k for _, _, k in ANIMALS if k != kind])
     asked = kind if rng.random() < 0.5 else other
-    return [(describe_question(rng), [f"A photo of {with_article(kind)}."]), one_word(rng, rng.choice(WHAT_ANIMAL), kind),
+    return [(describe_question(rng), [description]), one_word(rng, rng.choice(WHAT_ANIMAL), kind),
             one_word(rng, f"Is there {with_article(asked)} in this photo?", "yes" if asked == kind else "no")]
 
 
-def imagenet(folder: Path, rng: random.Random) -> list[dict]:
+def cropped(path: Path, out: Path, copy: int) -> Path:
+    """A random part of a photo, half of them mirrored, as a file of its own (Pillow); the same for the same name and number."""
+    from PIL import Image
+
+    rng = random.Random(f"{path.stem}-{copy}")
+    with Image.open(path) as photo:
+        photo = photo.convert("RGB")
+    scale = math.sqrt(rng.uniform(0.35, 1))
+    width, height = (round(side * scale * rng.uniform(0.85, 1)) for side in photo.size)
+    left, top = rng.randint(0, photo.width - width), rng.randint(0, photo.height - height)
+    part = photo.crop((left, top, left + width, top + height))
+    if rng.random() < 0.5:
+        part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"{path.stem}-{copy}.jpg"
+    part.save(target, quality=92)
+    return target
+
+
+def imagenet(folder: Path, rng: random.Random, crops: Path | None = None) -> list[dict]:
     """Training records that name the class of a photo, and the kind of animal where it shows one.
 
-    One photo a class makes 118 dogs and 5 cats. Kinds of animals are evened out: a photo of a rare one is asked about several times,
-    in other words, so that there are at least KIND_RECORDS records of each.
+    One photo a class makes 118 dogs and 5 cats. Kinds of animals are evened out to about KIND_RECORDS records each: a photo of a rare
+    one is asked about several times, in other words and, with `crops`, in as many parts of it, which are written there; of a common one
+    so many photos are asked for the animal, the rest for their name.
     """
     paths = sorted(path for path in folder.iterdir() if re.fullmatch(r"n\d+_.+", path.stem))
     names = [path.stem.split("_", 1)[1].replace("_", " ") for path in paths]
     kinds = [animal_kind(path.stem.split("_", 1)[0]) for path in paths]
     train = []
     for path, name, kind in zip(paths, names, kinds):
+        common = kinds.count(kind) > KIND_RECORDS
+        if common and rng.random() > KIND_RECORDS / kinds.count(kind):
+            kind = None
         copies = min(MAX_COPIES, -(-KIND_RECORDS // kinds.count(kind))) if kind else 1
         for copy in range(copies):
             turns: list[Turn] = [(rng.choice(WHAT_IS_THIS), [sentence(with_article(name))])]
             asked = name if rng.random() < 0.5 else rng.choice(names)
             turns.append(one_word(rng, f"Is this {with_article(asked)}?", "yes" if asked == name else "no"))
-            turns += animal_turns(rng, kind) if kind else []
-            train.append(record(path.stem if copies == 1 else f"{path.stem}-{copy}", path, turns))
+            turns += animal_turns(rng, name, kind, not common) if kind else []
+            shown = cropped(path, crops, copy) if crops and copy else path
+            train.append(record(path.stem if copies == 1 else f"{path.stem}-{copy}", shown, turns))
     return train
 
 
@@ -476,6 +506,7 @@ def main() -> int:
                         help="records for each garment photo, asked differently (2)")
     parser.add_argument("--use-clothing-validation", action="store_true",
                         help="train on the validation photos too, and score no garments")
+    parser.add_argument("--crops", action="store_true", help="parts of the photos of rare animals, not copies (needs Pillow)")
     parser.add_argument("--easy-photos", type=int, default=0, metavar="N", help="drawings to use (0: all)")
     parser.add_argument("--easy-questions", type=int, default=6, metavar="N", help="questions a drawing (6)")
     parser.add_argument("--easy-test-questions", type=int, default=1000, metavar="N",
@@ -495,7 +526,8 @@ def main() -> int:
                     shared / "clothing", args.clothing_copies, args.use_clothing_validation,
                     random.Random(f"{args.seed} clothing"))
             if (shared / "imagenet-1-per-class").is_dir():
-                train["imagenet"] = imagenet(shared / "imagenet-1-per-class", random.Random(f"{args.seed} imagenet"))
+                train["imagenet"] = imagenet(shared / "imagenet-1-per-class", random.Random(f"{args.seed} imagenet"),
+                                             args.out.resolve() / "crops" if args.crops else None)
         if args.easy_vqa:
             train["easy"], evaluation["easy"] = easy_vqa(
                 args.easy_vqa.resolve(strict=True), args.easy_photos, args.easy_questions, args.easy_test_questions,
