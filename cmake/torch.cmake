@@ -26,9 +26,13 @@ target_link_libraries(llava_torch INTERFACE ${TORCH_LIBRARIES})
 separate_arguments(_torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
 target_compile_options(llava_torch INTERFACE ${_torch_flags})
 
+# An installed llava finds the LibTorch it was built with; CMake's own link-path rule leaves out one that lies inside the checkout,
+# where scripts/build puts it.
+get_filename_component(_torch_lib "${Torch_DIR}/../../../lib" ABSOLUTE)
+list(APPEND CMAKE_INSTALL_RPATH "${_torch_lib}")
+
 # LibTorch's own OpenMP runtime: our loops use its threads. Another copy would have threads of its own on the same cores, so
 # without this one our loops run on one thread.
-get_filename_component(_torch_lib "${Torch_DIR}/../../../lib" ABSOLUTE)
 file(GLOB _torch_gomp "${_torch_lib}/libgomp*.so*")
 if(_torch_gomp)
   list(GET _torch_gomp 0 LLAVA_TORCH_OPENMP)

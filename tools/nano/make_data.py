@@ -27,6 +27,7 @@ import argparse
 import csv
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -54,6 +55,7 @@ DESCRIBE_VARIANTS = [
 ]
 WHAT_IS_THIS = ["What is this?", "What is shown in this photo?", "What is in this picture?",
                 "What is the main object in this photo?", "Name the main thing in this image."]
+WHAT_ANIMAL = ["What animal is in this photo?", "What animal is this?", "Which animal is shown?", "What kind of animal is this?"]
 SUBJECT = ["What is the main subject of this photo?", "Who or what is in this photo?", "What is this?"]
 ONE_WORD = "Answer in one word."
 ONE_WORD_VARIANTS = ["Answer with one word.", "Reply with a single word.", "One word, please."]
@@ -64,6 +66,18 @@ CLOTHING_LIST = [
 ]
 CLOTHING_EVAL = "What kind of clothing is this? Answer with one of: {}."
 CLOTHING_OPEN = ["What kind of clothing is this?", "What garment is this?", "What type of clothing is shown?"]
+
+EASY_COLORS = ("red", "green", "blue", "black", "gray", "teal", "brown", "yellow")  # easy-vqa's words
+EASY_SHAPES = ("circle", "triangle", "rectangle")
+
+KIND_RECORDS, MAX_COPIES = 60, 12
+ANIMALS = [  # first and last WordNet id of ImageNet's classes of one kind (the classes are in taxonomic order)
+    (1440764, 1498041, "fish"), (1514668, 1622779, "bird"), (1641577, 1644900, "frog"), (1664065, 1669191, "turtle"),
+    (1675722, 1695060, "lizard"), (1728572, 1756291, "snake"), (1773157, 1775062, "spider"), (1795545, 1860187, "bird"),
+    (2002556, 2058221, "bird"), (2085620, 2113978, "dog"), (2114367, 2114712, "wolf"), (2119022, 2120505, "fox"),
+    (2123045, 2124075, "cat"), (2132136, 2134418, "bear"), (2276258, 2281787, "butterfly"), (2325366, 2328150, "rabbit"),
+    (2389026, 2389026, "horse"), (2484975, 2494079, "monkey"), (2504013, 2504458, "elephant"),
+]
 
 # What captions talk about: the word used in questions, and the words that count as a mention of it.
 THINGS = {
@@ -324,21 +338,98 @@ def clothing(folder: Path, copies: int, use_validation: bool, rng: random.Random
     return train, evaluation
 
 
-def imagenet(folder: Path, rng: random.Random) -> list[dict]:
-    """Training records that name the class of a photo."""
+def animal_kind(wordnet_id: str) -> str | None:
+    """The everyday word for the animal of an ImageNet class, `n02123045` -> "cat"; None for anything else."""
+    number = int(wordnet_id[1:])
+    return next((kind for first, last, kind in ANIMALS if first <= number <= last), None)
+
+
+def animal_turns(rng: random.Random, name: str, kind: str, rare: bool) -> list[Turn]:
+    """Questions whose answer is the everyday word, and a description: breeds alone do not teach the word.
+
+    Of a rare kind the description says no more than the kind: a handful of photos does not teach breeds, and a wrong one is untrue.
+    """
+    named = name if kind in name.lower().split() else f"{name} {kind}"
+    description = f"A photo of {with_article(kind)}." if rare else sentence(with_article(named))
+    other = rng.choice([k for _, _, k in ANIMALS if k != kind])
+    asked = kind if rng.random() < 0.5 else other
+    return [(describe_question(rng), [description]), one_word(rng, rng.choice(WHAT_ANIMAL), kind),
+            one_word(rng, f"Is there {with_article(asked)} in this photo?", "yes" if asked == kind else "no")]
+
+
+def cropped(path: Path, out: Path, copy: int) -> Path:
+    """A random part of a photo, half of them mirrored, as a file of its own (Pillow); the same for the same name and number."""
+    from PIL import Image
+
+    rng = random.Random(f"{path.stem}-{copy}")
+    with Image.open(path) as photo:
+        photo = photo.convert("RGB")
+    scale = math.sqrt(rng.uniform(0.35, 1))
+    width, height = (round(side * scale * rng.uniform(0.85, 1)) for side in photo.size)
+    left, top = rng.randint(0, photo.width - width), rng.randint(0, photo.height - height)
+    part = photo.crop((left, top, left + width, top + height))
+    if rng.random() < 0.5:
+        part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"{path.stem}-{copy}.jpg"
+    part.save(target, quality=92)
+    return target
+
+
+def imagenet(folder: Path, rng: random.Random, crops: Path | None = None) -> list[dict]:
+    """Training records that name the class of a photo, and the kind of animal where it shows one.
+
+    One photo a class makes 118 dogs and 5 cats. Kinds of animals are evened out to about KIND_RECORDS records each: a photo of a rare
+    one is asked about several times, in other words and, with `crops`, in as many parts of it, which are written there; of a common one
+    so many photos are asked for the animal, the rest for their name.
+    """
     paths = sorted(path for path in folder.iterdir() if re.fullmatch(r"n\d+_.+", path.stem))
     names = [path.stem.split("_", 1)[1].replace("_", " ") for path in paths]
+    kinds = [animal_kind(path.stem.split("_", 1)[0]) for path in paths]
     train = []
-    for path, name in zip(paths, names):
-        turns: list[Turn] = [(rng.choice(WHAT_IS_THIS), [sentence(with_article(name))])]
-        asked = name if rng.random() < 0.5 else rng.choice(names)
-        turns.append(one_word(rng, f"Is this {with_article(asked)}?", "yes" if asked == name else "no"))
-        train.append(record(path.stem, path, turns))
+    for path, name, kind in zip(paths, names, kinds):
+        common = kinds.count(kind) > KIND_RECORDS
+        if common and rng.random() > KIND_RECORDS / kinds.count(kind):
+            kind = None
+        copies = min(MAX_COPIES, -(-KIND_RECORDS // kinds.count(kind))) if kind else 1
+        for copy in range(copies):
+            turns: list[Turn] = [(rng.choice(WHAT_IS_THIS), [sentence(with_article(name))])]
+            asked = name if rng.random() < 0.5 else rng.choice(names)
+            turns.append(one_word(rng, f"Is this {with_article(asked)}?", "yes" if asked == name else "no"))
+            turns += animal_turns(rng, name, kind, not common) if kind else []
+            shown = cropped(path, crops, copy) if crops and copy else path
+            train.append(record(path.stem if copies == 1 else f"{path.stem}-{copy}", shown, turns))
     return train
 
 
-def easy_vqa(folder: Path, photos: int, questions: int, scored: int,
-             rng: random.Random) -> tuple[list[dict], list[dict]]:
+def balance_presence(rng: random.Random, asked: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """As many yes/no questions about what a drawing holds as about what it does not.
+
+    Seven of eight of the package's yes/no questions name an absent colour or shape, so their answer follows from the wording alone
+    ("is there a ...": no; "is no ... present": yes), and a model of this size learns the wording and no more. About half of them
+    name the drawing's own colour or shape instead here, with the other answer.
+    """
+    own = {}
+    for words in (EASY_COLORS, EASY_SHAPES):
+        for question, answer in asked:
+            named = [word for word in question.rstrip("?").split() if word in words]
+            present = (answer == "no") == bool(re.search(r"\b(no|not)\b", question))
+            if answer in words:
+                own[words] = answer
+            elif answer in ("yes", "no") and named and present:
+                own[words] = named[0]
+    balanced = []
+    for question, answer in asked:
+        for words, word in own.items():
+            named = [w for w in question.rstrip("?").split() if w in words]
+            if answer in ("yes", "no") and named and named[0] != word and rng.random() < 0.43:
+                question, answer = question.replace(named[0], word), "no" if answer == "yes" else "yes"
+        balanced.append((question, answer))
+    return list(dict.fromkeys(balanced))
+
+
+def easy_vqa(folder: Path, photos: int, questions: int, scored: int, rng: random.Random,
+             scoring_rng: random.Random) -> tuple[list[dict], list[dict]]:
     """Training records from easy-vqa's train folder and scoring questions from its test folder."""
     def read(split: str) -> dict[int, list[tuple[str, str]]]:
         by_image: dict[int, list[tuple[str, str]]] = defaultdict(list)
@@ -349,6 +440,7 @@ def easy_vqa(folder: Path, photos: int, questions: int, scored: int,
 
     train = []
     for image, asked in sorted(read("train").items())[: photos or None]:
+        asked = balance_presence(rng, asked)
         # questions about shape and colour are rarer than yes/no ones and teach more: they come first
         asked = sorted(rng.sample(asked, len(asked)), key=lambda qa: qa[1] in ("yes", "no"))
         turns: list[Turn] = []
@@ -365,7 +457,7 @@ def easy_vqa(folder: Path, photos: int, questions: int, scored: int,
             evaluation.append({"id": f"{image}-{i}", "images": [str(folder / "test" / "images" / f"{image}.png")],
                                "question": f"{question} {ONE_WORD}", "answer": answer})
     if 0 < scored < len(evaluation):
-        evaluation = [evaluation[i] for i in sorted(rng.sample(range(len(evaluation)), scored))]
+        evaluation = [evaluation[i] for i in sorted(scoring_rng.sample(range(len(evaluation)), scored))]
     return train, evaluation
 
 
@@ -414,6 +506,7 @@ def main() -> int:
                         help="records for each garment photo, asked differently (2)")
     parser.add_argument("--use-clothing-validation", action="store_true",
                         help="train on the validation photos too, and score no garments")
+    parser.add_argument("--crops", action="store_true", help="parts of the photos of rare animals, not copies (needs Pillow)")
     parser.add_argument("--easy-photos", type=int, default=0, metavar="N", help="drawings to use (0: all)")
     parser.add_argument("--easy-questions", type=int, default=6, metavar="N", help="questions a drawing (6)")
     parser.add_argument("--easy-test-questions", type=int, default=1000, metavar="N",
@@ -433,11 +526,12 @@ def main() -> int:
                     shared / "clothing", args.clothing_copies, args.use_clothing_validation,
                     random.Random(f"{args.seed} clothing"))
             if (shared / "imagenet-1-per-class").is_dir():
-                train["imagenet"] = imagenet(shared / "imagenet-1-per-class", random.Random(f"{args.seed} imagenet"))
+                train["imagenet"] = imagenet(shared / "imagenet-1-per-class", random.Random(f"{args.seed} imagenet"),
+                                             args.out.resolve() / "crops" if args.crops else None)
         if args.easy_vqa:
             train["easy"], evaluation["easy"] = easy_vqa(
                 args.easy_vqa.resolve(strict=True), args.easy_photos, args.easy_questions, args.easy_test_questions,
-                random.Random(f"{args.seed} easy"))
+                random.Random(f"{args.seed} easy"), random.Random(f"{args.seed} easy test"))
         if not any(train.values()):
             raise ValueError("no source found: give --shared and/or --easy-vqa")
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
