@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "text/chat_format.h"
@@ -314,7 +315,14 @@ class JinjaFormat : public ChatFormat {
     for (const TextRange& range : trained) cuts.insert(cuts.end(), {range.begin, range.end});
     std::sort(cuts.begin(), cuts.end());
     cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+    const auto inside_media = [&](std::size_t cut) {
+      return std::any_of(places.begin(), places.end(), [&](const Place& place) {
+        return place.item->kind != Part::Kind::kText && place.begin < cut && cut < place.end;
+      });
+    };
+    std::erase_if(cuts, inside_media);
     SegmentBuilder out;
+    std::set<const Item*> shown;  // media
     std::size_t place = 0, range = 0;
     for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
       const std::size_t begin = cuts[i];
@@ -328,6 +336,8 @@ class JinjaFormat : public ChatFormat {
         segment.turn = item.turn;
         segment.user_text = item.kind == Part::Kind::kText;
         if (item.kind != Part::Kind::kText) {
+          if (!shown.insert(&item).second)
+            fail(ErrorKind::kFormat, "{}: the template shows one image or video twice", name_);
           segment.kind = item.kind == Part::Kind::kImage ? Segment::Kind::kImage : Segment::Kind::kVideo;
           segment.media_index = item.media_index;
           segment.trained = false;

@@ -251,6 +251,20 @@ TEST(JinjaFormat, WrittenImageTokensOfUsersAreNotMedia) {
   EXPECT_EQ(segments[1].kind, Segment::Kind::kImage);
 }
 
+TEST(JinjaFormat, AnImageShownTwiceIsAnError) {
+  const auto format = chat_format_from_jinja(
+      "{% for m in messages %}{{ m['content'] }}|{{ messages[0]['content'] }}{% endfor %}", {});
+  Conversation c;
+  c.messages.push_back({"user", {{Part::Kind::kImage, ""}, {Part::Kind::kText, "Q"}}});
+  try {
+    format->render(c, false);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kFormat);
+    EXPECT_NE(std::string(e.what()).find("twice"), std::string::npos) << e.what();
+  }
+}
+
 TEST(JinjaFormat, BadTemplatesAreErrors) {
   EXPECT_THROW(chat_format_from_jinja("{% if %}", Json::object()), Error);
   EXPECT_THROW(chat_format_from_jinja("x", Json::array()), Error);
