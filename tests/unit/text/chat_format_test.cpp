@@ -253,7 +253,7 @@ TEST(JinjaFormat, WrittenImageTokensOfUsersAreNotMedia) {
 
 TEST(JinjaFormat, AnImageShownTwiceIsAnError) {
   const auto format = chat_format_from_jinja(
-      "{% for m in messages %}{{ m['content'] }}|{{ messages[0]['content'] }}{% endfor %}", {});
+      "{% for m in messages %}{{ m['content'] }}|{{ messages[0]['content'] }}{% endfor %}", Json::object());
   Conversation c;
   c.messages.push_back({"user", {{Part::Kind::kImage, ""}, {Part::Kind::kText, "Q"}}});
   try {
