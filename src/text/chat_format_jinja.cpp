@@ -315,21 +315,14 @@ class JinjaFormat : public ChatFormat {
     for (const TextRange& range : trained) cuts.insert(cuts.end(), {range.begin, range.end});
     std::sort(cuts.begin(), cuts.end());
     cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
-    const auto inside_media = [&](std::size_t cut) {
-      return std::any_of(places.begin(), places.end(), [&](const Place& place) {
-        return place.item->kind != Part::Kind::kText && place.begin < cut && cut < place.end;
-      });
-    };
-    std::erase_if(cuts, inside_media);
     SegmentBuilder out;
     std::set<const Item*> shown;  // media
     std::size_t place = 0, range = 0;
-    for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+    for (std::size_t i = 0, next = 1; next < cuts.size(); i = next++) {
       const std::size_t begin = cuts[i];
       while (place < places.size() && places[place].end <= begin) ++place;
       while (range < trained.size() && trained[range].end <= begin) ++range;
       Segment segment;
-      segment.text = output.text.substr(begin, cuts[i + 1] - begin);
       segment.trained = range < trained.size() && trained[range].begin <= begin;
       if (place < places.size() && places[place].begin <= begin) {
         const Item& item = *places[place].item;
@@ -341,8 +334,10 @@ class JinjaFormat : public ChatFormat {
           segment.kind = item.kind == Part::Kind::kImage ? Segment::Kind::kImage : Segment::Kind::kVideo;
           segment.media_index = item.media_index;
           segment.trained = false;
+          while (cuts[next] < places[place].end) ++next;  // a placeholder stays whole
         }
       }
+      segment.text = output.text.substr(begin, cuts[next] - begin);
       out.add(std::move(segment));
     }
     return out.take();

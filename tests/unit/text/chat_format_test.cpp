@@ -265,6 +265,19 @@ TEST(JinjaFormat, AnImageShownTwiceIsAnError) {
   }
 }
 
+TEST(JinjaFormat, APlaceholderStaysWholeWhereTrainingBeginsInsideIt) {
+  const auto format =
+      chat_format_from_jinja("Q<im{% generation %}age>A{% endgeneration %}", Json::object());
+  Conversation c;
+  c.messages.push_back({"user", {{Part::Kind::kImage, ""}}});
+  const auto segments = format->render(c, false);
+  ASSERT_EQ(segments.size(), 3U);
+  EXPECT_EQ(segments[1].text, "<image>");
+  EXPECT_EQ(segments[1].kind, Segment::Kind::kImage);
+  EXPECT_EQ(segments[2].text, "A");
+  EXPECT_TRUE(segments[2].trained);
+}
+
 TEST(JinjaFormat, BadTemplatesAreErrors) {
   EXPECT_THROW(chat_format_from_jinja("{% if %}", Json::object()), Error);
   EXPECT_THROW(chat_format_from_jinja("x", Json::array()), Error);
