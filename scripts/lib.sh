@@ -84,7 +84,7 @@ build_llava() {
   ensure_packages "${build_packages[@]}"
   find_torch
   local generator=(-G Ninja)
-  if [ ! -f "$build/build.ninja" ] || ! grep -q "^Torch_DIR:PATH=$Torch_DIR\$" "$build/CMakeCache.txt" 2> /dev/null; then
+  if [ ! -f "$build/build.ninja" ] || ! grep -q "^Torch_DIR:[A-Z]*=$Torch_DIR\$" "$build/CMakeCache.txt" 2> /dev/null; then
     say "configuring with LibTorch at $Torch_DIR"
     cmake -S "$repo" -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release "-DTorch_DIR=$Torch_DIR" -DLLAVA_BUILD_TESTS=OFF "$@" > "$build.log" 2>&1 ||
       { tail -n 30 "$build.log" >&2; die "cmake failed; the whole output is in $build.log"; }

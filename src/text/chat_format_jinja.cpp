@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "text/chat_format.h"
@@ -315,24 +316,28 @@ class JinjaFormat : public ChatFormat {
     std::sort(cuts.begin(), cuts.end());
     cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
     SegmentBuilder out;
+    std::set<const Item*> shown;  // media
     std::size_t place = 0, range = 0;
-    for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
+    for (std::size_t i = 0, next = 1; next < cuts.size(); i = next++) {
       const std::size_t begin = cuts[i];
       while (place < places.size() && places[place].end <= begin) ++place;
       while (range < trained.size() && trained[range].end <= begin) ++range;
       Segment segment;
-      segment.text = output.text.substr(begin, cuts[i + 1] - begin);
       segment.trained = range < trained.size() && trained[range].begin <= begin;
       if (place < places.size() && places[place].begin <= begin) {
         const Item& item = *places[place].item;
         segment.turn = item.turn;
         segment.user_text = item.kind == Part::Kind::kText;
         if (item.kind != Part::Kind::kText) {
+          if (!shown.insert(&item).second)
+            fail(ErrorKind::kFormat, "{}: the template shows one image or video twice", name_);
           segment.kind = item.kind == Part::Kind::kImage ? Segment::Kind::kImage : Segment::Kind::kVideo;
           segment.media_index = item.media_index;
           segment.trained = false;
+          while (cuts[next] < places[place].end) ++next;  // a placeholder stays whole
         }
       }
+      segment.text = output.text.substr(begin, cuts[next] - begin);
       out.add(std::move(segment));
     }
     return out.take();

@@ -386,12 +386,13 @@ def imagenet(folder: Path, rng: random.Random, crops: Path | None = None) -> lis
     paths = sorted(path for path in folder.iterdir() if re.fullmatch(r"n\d+_.+", path.stem))
     names = [path.stem.split("_", 1)[1].replace("_", " ") for path in paths]
     kinds = [animal_kind(path.stem.split("_", 1)[0]) for path in paths]
+    photos = Counter(kinds)
     train = []
     for path, name, kind in zip(paths, names, kinds):
-        common = kinds.count(kind) > KIND_RECORDS
-        if common and rng.random() > KIND_RECORDS / kinds.count(kind):
+        common = photos[kind] > KIND_RECORDS
+        if common and rng.random() > KIND_RECORDS / photos[kind]:
             kind = None
-        copies = min(MAX_COPIES, -(-KIND_RECORDS // kinds.count(kind))) if kind else 1
+        copies = min(MAX_COPIES, -(-KIND_RECORDS // photos[kind])) if kind else 1
         for copy in range(copies):
             turns: list[Turn] = [(rng.choice(WHAT_IS_THIS), [sentence(with_article(name))])]
             asked = name if rng.random() < 0.5 else rng.choice(names)
@@ -534,7 +535,7 @@ def main() -> int:
                 random.Random(f"{args.seed} easy"), random.Random(f"{args.seed} easy test"))
         if not any(train.values()):
             raise ValueError("no source found: give --shared and/or --easy-vqa")
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, ImportError) as error:
         print(f"make_data: {error}", file=sys.stderr)
         return 2
 

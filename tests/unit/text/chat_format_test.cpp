@@ -251,6 +251,33 @@ TEST(JinjaFormat, WrittenImageTokensOfUsersAreNotMedia) {
   EXPECT_EQ(segments[1].kind, Segment::Kind::kImage);
 }
 
+TEST(JinjaFormat, AnImageShownTwiceIsAnError) {
+  const auto format = chat_format_from_jinja(
+      "{% for m in messages %}{{ m['content'] }}|{{ messages[0]['content'] }}{% endfor %}", Json::object());
+  Conversation c;
+  c.messages.push_back({"user", {{Part::Kind::kImage, ""}, {Part::Kind::kText, "Q"}}});
+  try {
+    format->render(c, false);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::kFormat);
+    EXPECT_NE(std::string(e.what()).find("twice"), std::string::npos) << e.what();
+  }
+}
+
+TEST(JinjaFormat, APlaceholderStaysWholeWhereTrainingBeginsInsideIt) {
+  const auto format =
+      chat_format_from_jinja("Q<im{% generation %}age>A{% endgeneration %}", Json::object());
+  Conversation c;
+  c.messages.push_back({"user", {{Part::Kind::kImage, ""}}});
+  const auto segments = format->render(c, false);
+  ASSERT_EQ(segments.size(), 3U);
+  EXPECT_EQ(segments[1].text, "<image>");
+  EXPECT_EQ(segments[1].kind, Segment::Kind::kImage);
+  EXPECT_EQ(segments[2].text, "A");
+  EXPECT_TRUE(segments[2].trained);
+}
+
 TEST(JinjaFormat, BadTemplatesAreErrors) {
   EXPECT_THROW(chat_format_from_jinja("{% if %}", Json::object()), Error);
   EXPECT_THROW(chat_format_from_jinja("x", Json::array()), Error);
