@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <charconv>
+#include <regex>
 #include <string>
 
 #include "base/error.h"
@@ -34,28 +36,20 @@ std::int64_t max_tiles_of(const Json& config, const char* key, const std::string
 /// "(1x1),...,(6x6)": every pair of multiples of the view's side from the first to the last, the width outside.
 std::vector<GridPinpoint> pinpoints_of_range(const std::string& text, std::int64_t side,
                                              std::string_view what) {
+  static const std::regex kPair(R"(\((\d+)x(\d+)\))");
+  const std::string start = text.substr(0, 1000);  // std::regex recurses by character
   std::vector<std::int64_t> numbers;
-  for (std::size_t i = 0; i < text.size() && numbers.size() < 64;) {
-    const std::size_t end = std::min(text.find_first_not_of("0123456789", i), text.size());
-    if (end > i) {
-      numbers.push_back(leading_number(std::string_view(text).substr(i, end - i)));
-      i = end;
-    } else {
-      ++i;
-    }
-  }
-  const bool pairs = numbers.size() >= 2 && numbers.size() % 2 == 0;
-  for (const std::int64_t n : numbers)
-    if (!pairs || n < 1 || n > 64)
-      fail(ErrorKind::kFormat, "{}: image_grid_pinpoints \"{}\" is no range like \"(1x1),...,(6x6)\"", what,
-           text.substr(0, 80));
-  if (!pairs)
+  for (auto it = std::sregex_iterator(start.begin(), start.end(), kPair); it != std::sregex_iterator(); ++it)
+    for (const int group : {1, 2}) numbers.push_back(leading_number((*it)[group].str()));
+  const auto in_range = [](std::int64_t n) { return n >= 1 && n <= 64; };
+  if (numbers.empty() || !std::all_of(numbers.begin(), numbers.end(), in_range))
     fail(ErrorKind::kFormat, "{}: image_grid_pinpoints \"{}\" is no range like \"(1x1),...,(6x6)\"", what,
          text.substr(0, 80));
   std::vector<GridPinpoint> pinpoints;
   for (std::int64_t i = numbers[0]; i <= numbers[numbers.size() - 2]; ++i)
     for (std::int64_t j = numbers[1]; j <= numbers.back(); ++j)
       pinpoints.push_back({i * side, j * side});
+  if (pinpoints.empty()) fail(ErrorKind::kFormat, "{}: image_grid_pinpoints \"{}\" is empty", what, text.substr(0, 80));
   return pinpoints;
 }
 

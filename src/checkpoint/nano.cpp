@@ -81,6 +81,12 @@ void read_nano_connector(const Json& config, ModelConfig& model, const std::stri
   c.class_token = json_get_or<bool>(config, "mm_projector_class_token", false, what);
 }
 
+void read_nano_media(const Json& config, MediaConfig& media, const std::string& what) {
+  media.image_label = json_get_or<std::string>(config, "mm_image_label", "", what);
+  media.frame_label = json_get_or<std::string>(config, "mm_frame_label", "", what);
+  media.video_max_frames = json_get_or<std::int64_t>(config, "frames_upbound", media.video_max_frames, what);
+}
+
 }  // namespace
 
 CheckpointInfo read_nano(const fs::path& folder, const Json& config, const ReadOptions& options) {
@@ -94,6 +100,7 @@ CheckpointInfo read_nano(const fs::path& folder, const Json& config, const ReadO
   read_nano_tower(folder, config, options, info, what);
   read_nano_decoder(folder, config, options, info, what);
   read_nano_connector(config, info.model, what);
+  read_nano_media(config, info.model.media, what);
   if (const fs::path projector = folder / "mm_projector.safetensors"; fs::is_regular_file(projector))
     add_weight_file(info, projector, WeightSource::Part::kConnector);
   if (fs::is_regular_file(folder / "adapter_config.json")) info.adapters.push_back(read_adapter(folder));

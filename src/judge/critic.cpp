@@ -84,7 +84,7 @@ std::optional<double> score_at(std::string_view text, std::size_t at) {
 }
 
 std::size_t skip_words(std::string_view text, std::size_t at) {
-  constexpr std::string_view kFillers[] = {" ", ":", "=", "is", "of", "a", "the", "given", "would be", "(", "[", "-"};
+  constexpr std::string_view kFillers[] = {" ", ":", "=", "is", "of", "a", "the", "given", "would be", "(", "[", "- "};
   for (bool again = true; again;) {
     again = false;
     for (const std::string_view filler : kFillers)

@@ -67,10 +67,20 @@ void check_labels(const Prompt& prompt) {
          prompt.ids.size());
 }
 
-Branch make_branch(const Conversation& conversation, const std::vector<MediaPlan>& plans,
+/// A model without a token for videos was trained on images: to its template a video is one.
+Conversation as_trained(Conversation conversation, const ModelConfig& model) {
+  if (model.media.video_token_id >= 0) return conversation;
+  for (Message& message : conversation.messages)
+    for (Part& part : message.parts)
+      if (part.kind == Part::Kind::kVideo) part.kind = Part::Kind::kImage;
+  return conversation;
+}
+
+Branch make_branch(const Conversation& given, const std::vector<MediaPlan>& plans,
                    const ChatFormat& format, const Tokenizer& tokenizer, const ModelConfig& model,
                    const PromptOptions& options) {
   Branch branch;
+  const Conversation conversation = as_trained(given, model);
   const bool is_training = options.mode == PromptMode::kTrain;
   branch.segments = is_training ? format.render_training(conversation) : format.render(conversation, true);
   check_media(conversation.num_media(), branch.segments, plans);

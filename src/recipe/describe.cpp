@@ -105,6 +105,8 @@ OrderedJson describe_media(const MediaConfig& m) {
   if (m.max_pool) json["maxpool2x2"] = true;
   json["image_newline"] = m.image_newline;
   json["tile_single_images_only"] = m.tile_single_images_only;
+  if (!m.image_label.empty()) json["mm_image_label"] = m.image_label;
+  if (!m.frame_label.empty()) json["mm_frame_label"] = m.frame_label;
   if (m.video_pool == PoolMode::kNone) return json;
   json["video"] = {{"pool_mode", llava::to_string(m.video_pool)},
                    {"pool_stride", m.video_pool_stride},

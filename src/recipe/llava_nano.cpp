@@ -23,6 +23,10 @@ void add_llava_nano(std::vector<Recipe>& table) {
   recipe.model.connector.class_token = true;
   // Decoder: SmolLM2.
   recipe.model.decoder = smollm2_135m();
+  // Several images, and the frames of a film, are told apart by numbers in the text.
+  recipe.model.media.image_label = "Image {}:";
+  recipe.model.media.frame_label = "Frame {}:";
+  recipe.model.media.video_max_frames = 5;
   recipe.model.torch_dtype = "bfloat16";
   recipe.image_policy = dinov2_policy();
   table.push_back(std::move(recipe));

@@ -32,15 +32,9 @@ DecoderConfig qwen15_110b();
 /// mlp2x_gelu from a tower of width `in_size` to `decoder`.
 ConnectorConfig mlp2x_gelu(std::int64_t in_size, const DecoderConfig& decoder);
 
-/// One function per file.
-void add_vision_models(std::vector<Recipe>& table);
-void add_text_models(std::vector<Recipe>& table);
-void add_llava_v1(std::vector<Recipe>& table);
-void add_llava15(std::vector<Recipe>& table);
-void add_vipllava(std::vector<Recipe>& table);
-void add_llava_next(std::vector<Recipe>& table);
-void add_llava_onevision(std::vector<Recipe>& table);
-void add_llava_mini(std::vector<Recipe>& table);
-void add_llava_nano(std::vector<Recipe>& table);
+/// One function a file.
+#define LLAVA_RECIPES(name) void add_##name(std::vector<Recipe>& table);
+#include "recipe/recipes.def"
+#undef LLAVA_RECIPES
 
 }  // namespace llava::recipes

@@ -11,15 +11,9 @@ namespace {
 
 std::vector<Recipe> make_table() {
   std::vector<Recipe> table;
-  recipes::add_llava_nano(table);
-  recipes::add_llava15(table);
-  recipes::add_llava_v1(table);
-  recipes::add_vipllava(table);
-  recipes::add_llava_next(table);
-  recipes::add_llava_onevision(table);
-  recipes::add_llava_mini(table);
-  recipes::add_text_models(table);
-  recipes::add_vision_models(table);
+#define LLAVA_RECIPES(name) recipes::add_##name(table);
+#include "recipe/recipes.def"
+#undef LLAVA_RECIPES
   return table;
 }
 
@@ -36,6 +30,8 @@ DecoderConfig shape_of(DecoderConfig decoder) {
 MediaConfig shape_of(MediaConfig media) {
   media.video_token_id = -1;
   media.time_instruction = false;
+  media.image_label.clear();
+  media.frame_label.clear();
   media.video_fps = 1.0;
   media.video_max_frames = 32;
   media.video_pool = PoolMode::kNone;

@@ -84,13 +84,14 @@ TEST(OriginalLayout, UnsupportedMathsIsNamed) {
                                                   {"mm_use_im_start_end", true},
                                                   {"image_aspect_ratio", "anyres_max_x"},
                                                   {"image_aspect_ratio", "highres"},
-                                                  {"add_faster_video", true},
+                                                  {"faster_token_stride", 0},
                                                   {"mm_patch_merge_type", "unires"},
                                                   {"mm_projector_type", "mlp2x_res2x_gelu"},
                                                   {"mm_vision_select_feature", "slicefour_patch"}};
   for (const auto& [key, value] : changes) {
     Json config = original_config();
     config[key] = value;
+    if (std::string_view(key) == "faster_token_stride") config["add_faster_video"] = true;
     const fs::path folder = write_original("unsupported", config);
     expect_error(ErrorKind::kUnsupported, key, [&] { read_checkpoint(folder); });
   }
@@ -112,7 +113,8 @@ TEST(OriginalLayout, PinpointsMayBeAListTextOrARange) {
   EXPECT_EQ(range[1], (GridPinpoint{side, 2 * side}));
   EXPECT_EQ(range[3], (GridPinpoint{2 * side, side}));
   for (const Json& bad : {Json("(1x1"), Json("(0x1),(2x2)"), Json::array(), Json::parse("[[1]]"), Json("x"),
-                          Json::parse("[[-3, 5]]"), Json("(1x1),...,(99999999999999999999x2)")})
+                          Json::parse("[[-3, 5]]"), Json("(1x1),...,(99999999999999999999x2)"),
+                          Json("(3x3),...,(1x1)")})
     expect_error(ErrorKind::kFormat, "image_grid_pinpoints", [&] { pinpoints(bad); });
 }
 

@@ -83,5 +83,35 @@ TEST(Activation, NamesRoundTripAndUnknownOnesAreRefused) {
   EXPECT_THROW(activation_from_string("mish"), Error);
 }
 
+/// least = F (24 / k)^2 + 1000, factor = ceil(least / 4096): frames F, pooling stride k at 336 pixels.
+TEST(ExtendContext, ScalesByTheDemosRule) {
+  struct Row {
+    std::int64_t frames, stride, factor;
+  };
+  for (const Row& row : {Row{16, 2, 1}, Row{21, 2, 1}, Row{22, 2, 2}, Row{32, 2, 2}, Row{64, 2, 3}, Row{32, 1, 5},
+                         Row{32, 4, 1}, Row{250, 4, 3}}) {
+    DecoderConfig decoder;
+    decoder.max_position_embeddings = 4096;
+    const std::int64_t side = 24 / row.stride;
+    EXPECT_EQ(extend_context(decoder, row.frames * side * side), row.factor) << row.frames << " / " << row.stride;
+    EXPECT_EQ(decoder.max_position_embeddings, 4096 * row.factor);
+    EXPECT_EQ(decoder.rope_scaling.type, row.factor > 1 ? RopeType::kLinear : RopeType::kDefault);
+    EXPECT_EQ(decoder.rope_scaling.factor, static_cast<double>(row.factor));
+  }
+}
+
+TEST(ExtendContext, LeavesLongAndScaledDecodersAlone) {
+  DecoderConfig mistral;
+  mistral.max_position_embeddings = 32768;
+  DecoderConfig scaled;
+  scaled.max_position_embeddings = 4096;
+  scaled.rope_scaling.type = RopeType::kDynamic;
+  for (DecoderConfig* decoder : {&mistral, &scaled}) {
+    const DecoderConfig before = *decoder;
+    EXPECT_EQ(extend_context(*decoder, 20000), 1);
+    EXPECT_TRUE(*decoder == before);
+  }
+}
+
 }  // namespace
 }  // namespace llava

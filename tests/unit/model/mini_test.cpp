@@ -14,7 +14,7 @@
 namespace llava::test {
 namespace {
 
-struct Case {
+struct MiniCase {
   const char *folder, *key;
   std::int64_t frames, views;
 };
@@ -35,7 +35,7 @@ struct Mini {
   }
 };
 
-class MiniModel : public testing::TestWithParam<Case> {};
+class MiniModel : public testing::TestWithParam<MiniCase> {};
 
 TEST_P(MiniModel, EqualsThePlainReference) {
   const auto [folder_name, key_name, frames, views] = GetParam();
@@ -71,8 +71,8 @@ TEST_P(MiniModel, FramesInPiecesAreFramesTogether) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, MiniModel,
-                         testing::Values(Case{"mini", "image", 1, 1}, Case{"mini", "video", 3, 1},
-                                         Case{"mini_one", "image", 1, 1}, Case{"mini_hd", "hd", 1, 5}),
+                         testing::Values(MiniCase{"mini", "image", 1, 1}, MiniCase{"mini", "video", 3, 1},
+                                         MiniCase{"mini_one", "image", 1, 1}, MiniCase{"mini_hd", "hd", 1, 5}),
                          [](const auto& test) { return std::string(test.param.folder) + "_" + test.param.key; });
 
 TEST(MiniModel, RowsOfABatchAreSingles) {

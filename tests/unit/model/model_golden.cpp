@@ -133,8 +133,16 @@ GoldenMedia media_of(const CheckpointInfo& checkpoint, const Golden& golden, con
     const Json& size = golden.info()[key]["image_size"];
     sizes.push_back({size[0].get<std::int64_t>(), size[1].get<std::int64_t>()});
   }
-  for (const ImageSize& size : sizes)
-    media.layouts.push_back(plan_media(size, *checkpoint.image_policy, model, sizes.size()).layout);
+  // [images, most views, 3, S, S], padded; a flat list of images makes each of them tiled, a nested one none
+  const at::Tensor given = golden.at(pixels);
+  const bool each_alone = given.dim() == 5 && given.size(1) > 1;
+  std::vector<at::Tensor> views;
+  for (const ImageSize& size : sizes) {
+    media.layouts.push_back(plan_media(size, *checkpoint.image_policy, model, each_alone ? 1 : sizes.size()).layout);
+    const auto i = static_cast<std::int64_t>(views.size());
+    if (given.dim() == 5) views.push_back(given[i].narrow(0, 0, media.layouts.back().views));
+  }
+  if (!views.empty()) media.pixels = at::cat(views);
   return media;
 }
 
@@ -142,6 +150,17 @@ MultimodalBatch batch_of(const at::Tensor& ids, const GoldenMedia& media) {
   MultimodalBatch batch = batch_of(ids, media.pixels, media.token_id);
   batch.media = media.layouts;
   return batch;
+}
+
+int expect_all_cases_match(LlavaModel& model, const CheckpointInfo& checkpoint, const Golden& golden) {
+  int cases = 0;
+  for (const auto& [key, info] : golden.info().items()) {
+    if (!golden.has(key + "/input_ids") || !golden.has(key + "/logits")) continue;
+    SCOPED_TRACE(key);
+    expect_case_matches(model, checkpoint, golden, key);
+    ++cases;
+  }
+  return cases;
 }
 
 void expect_case_matches(LlavaModel& model, const CheckpointInfo& checkpoint, const Golden& golden,

@@ -69,6 +69,8 @@ std::string canonical_of_hf(const std::string& name);
 /// Whole VLM or text case against the golden: traces, logits, greedy.
 void expect_case_matches(LlavaModel& model, const CheckpointInfo& checkpoint, const Golden& golden,
                          const std::string& key);
+/// The same for every case of a golden; returns how many there are.
+int expect_all_cases_match(LlavaModel& model, const CheckpointInfo& checkpoint, const Golden& golden);
 /// Loss, stored gradients and every gradient norm of a training case.
 void expect_gradients_match(LlavaModel& model, const Golden& golden, const std::string& key,
                             const Json& expected, const MultimodalBatch& batch);

@@ -52,6 +52,19 @@ TEST(BuildPrompt, ExpandsEveryImageToItsPlan) {
   }
 }
 
+TEST(BuildPrompt, AVideoIsAnImageToAModelWithoutATokenForVideos) {
+  LLAVA_TOKENIZER_OR_SKIP(tokenizer, "llava15");
+  Conversation video{{{"user", {{Part::Kind::kVideo, ""}, {Part::Kind::kText, "What happens?"}}}}};
+  Conversation image = video;
+  image.messages[0].parts[0].kind = Part::Kind::kImage;
+  for (const auto mode : {ImageTokenisation::kWholeString, ImageTokenisation::kChunks}) {
+    const auto ids = [&](const Conversation& c) {
+      return build_prompt(c, plans({3}), *find_chat_format("v1"), tokenizer, model_with(2048), {.tokenisation = mode}).ids;
+    };
+    EXPECT_EQ(ids(video), ids(image));
+  }
+}
+
 TEST(BuildPrompt, RefusesTheWrongNumberOfImages) {
   LLAVA_TOKENIZER_OR_SKIP(tokenizer, "llava15");
   const auto format = find_chat_format("v1");
