@@ -1,0 +1,16 @@
+#pragma once
+#include <string>
+#include <string_view>
+
+namespace llava {
+
+/// RFC 4648, with padding.
+std::string base64(std::string_view bytes);
+
+/// "image/png" and the like by a file's first bytes; "" for what is not JPEG, PNG, WebP, GIF or BMP.
+std::string_view image_mime_type(std::string_view bytes);
+
+/// "data:image/png;base64,…". Error{kInput} for what is no image in one of those formats.
+std::string image_data_uri(std::string_view bytes);
+
+}  // namespace llava
