@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "text/chat_format_table.h"
+#include "text/jinja_value.h"  // strip
 #include "text/segment_builder.h"
 
 namespace llava {
@@ -28,6 +29,20 @@ struct Turns {
   };
   std::vector<Turn> turns;
 };
+
+void strip_in_place(std::string& text, jinja::Side side) { text = std::string(jinja::strip(text, side)); }
+
+Message stripped(Message message) {
+  const auto strip_from = [](auto begin, auto end, jinja::Side side) {
+    for (auto part = begin; part != end && !part->is_media(); ++part) {
+      strip_in_place(part->text, side);
+      if (!part->text.empty()) return;
+    }
+  };
+  strip_from(message.parts.begin(), message.parts.end(), jinja::Side::kLeft);
+  strip_from(message.parts.rbegin(), message.parts.rend(), jinja::Side::kRight);
+  return message;
+}
 
 class Named : public ChatFormat {
  public:
@@ -81,14 +96,16 @@ class Named : public ChatFormat {
         if (message.num_media() > 0)
           fail(ErrorKind::kInput, "{}: the system message cannot hold an image", name());
         out.system = message.text();
+        if (format_.strips) strip_in_place(out.system, jinja::Side::kBoth);
         out.system_turn = 0;
         continue;
       }
       const bool is_answer = message.role == "assistant";
       if (!is_answer && message.role != "user")
         fail(ErrorKind::kInput, "{}: no role \"{}\"", name(), message.role);
-      out.turns.push_back(
-          {conversation.inline_media ? message : with_inline_media(message), index, is_answer});
+      Message shown = conversation.inline_media ? message : with_inline_media(message);
+      if (format_.strips) shown = stripped(std::move(shown));
+      out.turns.push_back({std::move(shown), index, is_answer});
     }
     return out;
   }

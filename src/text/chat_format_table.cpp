@@ -58,9 +58,10 @@ const char* const kExampleAnswer =
 
 const UpstreamMask kCountedTurns = {UpstreamMask::Kind::kCountedTurns, {}};
 const UpstreamMask kQwenTokens = {UpstreamMask::Kind::kRoleTokens, {"\n", "<|im_start|>", "<|im_end|>"}};
+/// Upstream's list has "\n\n" too, but looks it up by its text where the vocabulary has "ĊĊ", and finds none.
 const UpstreamMask kLlama3Tokens = {
     UpstreamMask::Kind::kRoleTokens,
-    {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "\n\n"}};
+    {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}};
 
 NamedFormat single(std::vector<std::string> names, std::string system) {
   return {.names = std::move(names),
@@ -154,14 +155,14 @@ std::vector<NamedFormat> make_table() {
        .stop = {"<|eot_id|>", "<|end_of_text|>"},
        .prefix = "<|begin_of_text|>",
        .system_header = "<|start_header_id|>system<|end_header_id|>\n\n",
+       .strips = true,
        .upstream = kLlama3Tokens},
       {.names = {"gemma_instruct", "gemma"},
        .style = ChatStyle::kHeaders,
        .user = "<start_of_turn>user\n",
        .assistant = "<start_of_turn>model\n",
-       .end = "<end_of_turn>",
-       .stop = {"<end_of_turn>"},
-       .newline = "\n"},
+       .end = "<end_of_turn>\n",  // upstream trains the line break too
+       .stop = {"<end_of_turn>"}},
   };
 }
 

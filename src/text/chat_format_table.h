@@ -28,6 +28,7 @@ struct NamedFormat {
   std::string prefix = {};         ///< kHeaders: before everything
   std::string system_header = {};  ///< kHeaders
   std::string newline = {};        ///< kHeaders: behind every end
+  bool strips = false;             ///< white space around every message is dropped
   std::vector<std::pair<std::string, std::string>> examples =
       {};  ///< question and answer before the conversation
   UpstreamMask upstream = {};

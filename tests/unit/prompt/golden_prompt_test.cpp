@@ -115,8 +115,9 @@ TEST_P(GoldenIds, TemplatesTokeniseAsInTransformers) {
     const std::size_t media = conversation.num_media();
     if (media > 0 && c["name"] == "video" &&
         checkpoint["template"].get<std::string>().find("<video>") == std::string::npos) {
-      EXPECT_THROW(build_prompt(conversation, plans({1}), *format, tokenizer, model_with(image), options),
-                   Error);
+      ModelConfig model = model_with(image);
+      model.media.video_token_id = 5;
+      EXPECT_THROW(build_prompt(conversation, plans({1}), *format, tokenizer, model, options), Error);
       continue;
     }
     Prompt prompt = build_prompt(conversation, plans(std::vector<std::int64_t>(media, 1)), *format,

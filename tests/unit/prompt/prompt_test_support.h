@@ -43,6 +43,30 @@ inline Message message(const std::string& role, const std::string& text, std::si
   return out;
 }
 
+/// The runs of supervised tokens decode to `expected`. A run may lack one leading space, which
+/// sentencepiece's decoder drops, and may bring its header's line break, where that is one piece with the
+/// answer's own.
+inline void expect_supervised(const Prompt& prompt, const Tokenizer& tokenizer, std::string_view expected) {
+  for (std::size_t t = 0; t < prompt.ids.size();) {
+    if (prompt.labels[t] == kIgnoreIndex) {
+      ++t;
+      continue;
+    }
+    std::vector<std::int64_t> run;
+    for (; t < prompt.ids.size() && prompt.labels[t] != kIgnoreIndex; ++t) {
+      ASSERT_EQ(prompt.labels[t], prompt.ids[t]);
+      run.push_back(prompt.ids[t]);
+    }
+    std::string decoded = tokenizer.decode(run);
+    if (!expected.starts_with(decoded) && expected.starts_with(" ")) expected.remove_prefix(1);
+    if (!expected.starts_with(decoded) && decoded.starts_with("\n\n")) decoded.erase(0, 1);
+    ASSERT_TRUE(expected.starts_with(decoded))
+        << "'" << decoded << "' is not the beginning of '" << expected << "'";
+    expected.remove_prefix(decoded.size());
+  }
+  ASSERT_EQ(expected, "");
+}
+
 }  // namespace llava::test
 
 #define LLAVA_TOKENIZER_OR_SKIP(variable, checkpoint)                                   \

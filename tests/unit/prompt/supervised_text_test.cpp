@@ -4,10 +4,12 @@
 
 #include "base/rng.h"
 #include "prompt_test_support.h"
+#include "text/jinja_value.h"  // strip
 
 namespace llava {
 namespace {
 
+using test::expect_supervised;
 using test::model_with;
 using test::plans;
 
@@ -44,31 +46,16 @@ struct Template {
   const char* checkpoint;
   const char* before;  ///< what a format puts before and behind each answer, as trained
   const char* after;
+  bool strips = false;  ///< white space around the answers is dropped
 };
 
-class SupervisedText : public testing::TestWithParam<Template> {};
-
-/// The runs of supervised tokens decode to `expected`. A run may lack one leading space, which
-/// sentencepiece's decoder drops.
-void expect_supervised(const Prompt& prompt, const Tokenizer& tokenizer, std::string_view expected) {
-  for (std::size_t t = 0; t < prompt.ids.size();) {
-    if (prompt.labels[t] == kIgnoreIndex) {
-      ++t;
-      continue;
-    }
-    std::vector<std::int64_t> run;
-    for (; t < prompt.ids.size() && prompt.labels[t] != kIgnoreIndex; ++t) {
-      ASSERT_EQ(prompt.labels[t], prompt.ids[t]);
-      run.push_back(prompt.ids[t]);
-    }
-    const std::string decoded = tokenizer.decode(run);
-    if (!expected.starts_with(decoded) && expected.starts_with(" ")) expected.remove_prefix(1);
-    ASSERT_TRUE(expected.starts_with(decoded))
-        << "'" << decoded << "' is not the beginning of '" << expected << "'";
-    expected.remove_prefix(decoded.size());
+class SupervisedText : public testing::TestWithParam<Template> {
+ protected:
+  static std::string answer(const Message& message) {
+    const std::string text = message.text();
+    return GetParam().strips ? std::string(jinja::strip(text, jinja::Side::kBoth)) : text;
   }
-  ASSERT_EQ(expected, "");
-}
+};
 
 /// The answers and their end tokens, and nothing else, are what the loss sees.
 TEST_P(SupervisedText, IsExactlyTheAnswers) {
@@ -80,7 +67,7 @@ TEST_P(SupervisedText, IsExactlyTheAnswers) {
     const Conversation c = random_conversation(rng);
     std::string expected;
     for (const Message& m : c.messages)
-      if (m.role == "assistant") expected += GetParam().before + m.text() + GetParam().after;
+      if (m.role == "assistant") expected += GetParam().before + answer(m) + GetParam().after;
     std::vector<std::int64_t> counts;
     for (std::size_t k = 0; k < c.num_images(); ++k)
       counts.push_back(static_cast<std::int64_t>(1 + rng.below(5)));
@@ -101,9 +88,13 @@ INSTANTIATE_TEST_SUITE_P(Templates, SupervisedText,
                                          Template{"mistral_instruct", "llava_next_mistral", " ", " </s>"},
                                          Template{"plain", "llava15", "", "\n"},
                                          Template{"llava_v0", "llava15", " ", "\n###"},
+                                         Template{"qwen_1_5", "llava_onevision", "", "<|im_end|>"},
                                          Template{"qwen_2", "llava_onevision", "", "<|im_end|>"},
                                          Template{"mpt", "llava_onevision", "", "<|im_end|>"},
-                                         Template{"llava_llama_3", "llama3", "", "<|eot_id|>"}));
+                                         Template{"chatml_direct", "gemma_turns", "", "<|im_end|>"},
+                                         Template{"gemma", "gemma_turns", "", "<end_of_turn>\n"},
+                                         Template{"llava_llama_3", "llama3", "", "<|eot_id|>", true},
+                                         Template{"llama_3", "llama3_lines", "", "<|eot_id|>", true}));
 
 }  // namespace
 }  // namespace llava

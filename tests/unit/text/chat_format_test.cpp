@@ -124,7 +124,17 @@ TEST(ChatFormat, TrainingRendersAnswersAndEnds) {
   EXPECT_EQ(trained("mpt"), "A1<|im_end|>A2<|im_end|>");
   EXPECT_EQ(trained("llava_v0"), " A1\n### A2\n###");
   EXPECT_EQ(trained("plain"), "A1\nA2\n");
-  EXPECT_EQ(trained("gemma"), "A1<end_of_turn>A2<end_of_turn>");
+  EXPECT_EQ(trained("gemma"), "A1<end_of_turn>\nA2<end_of_turn>\n");
+}
+
+TEST(ChatFormat, Llama3DropsSpaceAroundMessagesAsItsTokenizersTemplate) {
+  Conversation c = chat({{"system", " S\n"}, {"user", " Q "}, {"assistant", "\nA  b "}});
+  c.messages[1].parts.push_back({Part::Kind::kImage, ""});
+  c.inline_media = true;
+  const std::string end = "<|end_header_id|>\n\n", start = "<|start_header_id|>";
+  EXPECT_EQ(find_chat_format("llava_llama_3")->render_text(c, false),
+            "<|begin_of_text|>" + start + "system" + end + "S<|eot_id|>" + start + "user" + end +
+                "Q <image><|eot_id|>" + start + "assistant" + end + "A  b<|eot_id|>");
 }
 
 TEST(ChatFormat, UnknownNamesGetASuggestion) {
