@@ -4,7 +4,6 @@
 #include <string>
 
 #include "base/error.h"
-#include "base/files.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/signals.h"
@@ -36,12 +35,25 @@ void add_sampling_options(CLI::App& app, SamplingParams& s) {
       ->take_all();
 }
 
-void check_image(const std::string& file, const CheckpointInfo& checkpoint) {
+/// Reads the headers: files that cannot be shown, or more images than the context holds, cost no time.
+void check_images(const ChatArguments& args, const CheckpointInfo& checkpoint) {
+  if (args.images.empty()) return;
   if (!checkpoint.image_policy)
     fail(ErrorKind::kInput, "{} has no vision tower: it cannot look at images", checkpoint.folder.string());
   const ImageLimits& limits = checkpoint.image_policy->limits;
-  const std::string bytes = read_file(file, static_cast<std::size_t>(limits.max_bytes));
-  with_context(file, [&] { probe_image(bytes, limits); });
+  std::int64_t tokens = 0;
+  for (const std::string& file : args.images) {
+    const std::string bytes = read_image_file(file, limits);
+    tokens += with_context(file, [&] {
+      const ImageSize size = probe_image(bytes, limits, true);
+      return plan_media(size, *checkpoint.image_policy, checkpoint.model, args.images.size()).token_count;
+    });
+  }
+  const std::int64_t context = args.context_length > 0 ? args.context_length : model_context(checkpoint.model.decoder);
+  if (tokens >= context)
+    throw Error(ErrorKind::kInput,
+                fmt::format("{} images take {} tokens, the context has {}", args.images.size(), tokens, context),
+                "show fewer, or allow more with --context-length N");
 }
 
 /// What a video will cost is known from its headers: more positions for models that were trained on few, as
@@ -86,7 +98,8 @@ int run_chat(ChatArguments& args) {
   // What the checkpoint's files and the images' headers tell is checked before the weights are loaded.
   CheckpointInfo checkpoint = open_checkpoint(args.open);
   check_can_chat(checkpoint);
-  for (const std::string& image : args.images) check_image(image, checkpoint);
+  args.video_options.limits = args.open.limits;
+  check_images(args, checkpoint);
   check_video(args, checkpoint);
   ModelBundle bundle = load_bundle(std::move(checkpoint), args.open);
   args.session.context = args.context == "drop" ? ContextPolicy::kDrop : ContextPolicy::kRefuse;

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "base/files.h"
+#include "base/log.h"
 #include "cli/media_cost.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
@@ -77,7 +77,7 @@ std::vector<MediaPlan> plan_images(const PromptArgs& args, const Conversation& c
     if (file.empty())
       throw Error(ErrorKind::kUsage, "the conversation has an image without a file",
                   "give it with --image");
-    const std::string bytes = read_file(file, static_cast<std::size_t>(policy.limits.max_bytes));
+    const std::string bytes = read_image_file(file, policy.limits);
     const ImageSize size = with_context(file, [&] { return probe_image(bytes, policy.limits); });
     plans.push_back(plan_media(size, policy, checkpoint.model, files.size()));
   }
@@ -137,13 +137,14 @@ int run_prompt(const PromptArgs& args) {
 }
 
 /// "WIDTHxHEIGHT" of an image, "WIDTHxHEIGHTxFRAMES" of a film.
-MediaPlan plan_of_size(const std::string& text, const ImagePolicy& policy, const ModelConfig& model) {
+MediaPlan plan_of_size(const std::string& text, const ImagePolicy& policy, const ModelConfig& model,
+                       const VideoLimits& limits) {
   std::int64_t numbers[3] = {0, 0, 0};
   std::size_t count = 0;
   const char *begin = text.data(), *end = begin + text.size();
   for (bool more = true; more && count < 3; ++count) {
     const auto [rest, error] = std::from_chars(begin, end, numbers[count]);
-    const std::int64_t limit = count < 2 ? ImageLimits().max_side : VideoLimits().max_frames;
+    const std::int64_t limit = count < 2 ? limits.image.max_side : limits.max_frames;
     if (error != std::errc() || numbers[count] < 1 || numbers[count] > limit) break;
     more = rest != end && *rest == 'x';
     if (rest == end && count > 0)
@@ -151,18 +152,21 @@ MediaPlan plan_of_size(const std::string& text, const ImagePolicy& policy, const
                         : plan_video({numbers[0], numbers[1]}, numbers[2], policy, model);
     begin = rest + 1;
   }
-  fail(ErrorKind::kUsage, "--size \"{}\" is no WIDTHxHEIGHT or WIDTHxHEIGHTxFRAMES within the limits", text);
+  throw Error(ErrorKind::kUsage,
+              fmt::format("--size \"{}\" is no WIDTHxHEIGHT or WIDTHxHEIGHTxFRAMES within the limits", text),
+              "--max-side N and --max-video-frames N allow more");
 }
 
 /// What images of these sizes would cost, one JSON line each.
-int inspect_sizes(const std::vector<std::string>& sizes, const ImagePolicy& policy, const ModelConfig& model) {
+int inspect_sizes(const std::vector<std::string>& sizes, const ImagePolicy& policy, const ModelConfig& model,
+                  const VideoLimits& limits) {
   std::string all;
   for (const std::string& size : sizes) all += (size == "-" ? read_stdin() : size) + "\n";
   for (std::size_t begin = 0; begin < all.size();) {
     const std::size_t end = all.find('\n', begin);
     const std::string line = all.substr(begin, end - begin);
     begin = end + 1;
-    if (!line.empty()) write_json_line(describe_plan(line, plan_of_size(line, policy, model), model));
+    if (!line.empty()) write_json_line(describe_plan(line, plan_of_size(line, policy, model, limits), model));
   }
   return 0;
 }
@@ -180,6 +184,10 @@ int inspect_video(const std::string& file, const VideoOptions& options, const Ch
   json["seconds"] = info.duration;
   json["frames"] = pick.indices;
   json["times"] = pick.times;
+  if (!info.problem.empty()) {
+    json["problem"] = info.problem;
+    log_warning("inspect", "{}", info.problem);
+  }
   if (!out.empty()) {
     TensorOutput tensors;
     const ImagePixels film = load_video_pixels(file, policy_of(checkpoint), checkpoint.model, options);
@@ -217,16 +225,17 @@ std::function<int()> setup_inspect_image(CLI::App& app) {
       const Recipe& recipe = find_recipe(args->recipe);
       if (args->sizes.empty() || !recipe.model.tower)
         fail(ErrorKind::kUsage, "--recipe needs --size and a model with a vision tower");
-      return inspect_sizes(args->sizes, *recipe.image_policy, recipe.model);
+      return inspect_sizes(args->sizes, *recipe.image_policy, recipe.model, args->open.limits);
     }
     const CheckpointInfo checkpoint = open_checkpoint(args->open);
     const ImagePolicy& policy = policy_of(checkpoint);
     std::vector<at::Tensor> pixels;
     std::vector<std::int64_t> sizes;
     OrderedJson images = OrderedJson::array();
-    if (!args->sizes.empty()) return inspect_sizes(args->sizes, policy, checkpoint.model);
+    if (!args->sizes.empty()) return inspect_sizes(args->sizes, policy, checkpoint.model, args->open.limits);
     if (args->images.empty() && args->video.empty())
       fail(ErrorKind::kUsage, "inspect image needs image files, --video or --size");
+    args->video_options.limits = args->open.limits;
     if (!args->video.empty()) return inspect_video(args->video, args->video_options, checkpoint, args->out);
     for (const std::string& file : args->images) {
       const ImagePixels image = load_pixels(file, policy, checkpoint.model, args->images.size());

@@ -69,8 +69,9 @@ ForwardInput read_input(const ForwardArgs& args, const CheckpointInfo& checkpoin
     if (!args.images.empty()) fail(ErrorKind::kUsage, "--image and --video exclude each other here");
     if (!checkpoint.image_policy)
       fail(ErrorKind::kInput, "{} has no vision tower: it takes no videos", checkpoint.folder.string());
-    ImagePixels film =
-        load_video_pixels(args.video, *checkpoint.image_policy, checkpoint.model, args.video_options);
+    VideoOptions options = args.video_options;
+    options.limits = args.open.limits;
+    ImagePixels film = load_video_pixels(args.video, *checkpoint.image_policy, checkpoint.model, options);
     input.pixels.push_back(film.pixels);
     plans.push_back(film.plan);
     input.video = true;

@@ -5,7 +5,8 @@
 
 namespace llava {
 
-/// --model, --model-base, --vision-tower, --chat-format: what every verb with a model takes.
+/// --model, --model-base, --vision-tower, --chat-format, and the limits of images and films (--max-pixels, …): what
+/// every verb with a model takes.
 void add_checkpoint_options(CLI::App& app, OpenOptions& options);
 /// --dtype, --device, --threads: where and how it computes.
 void add_compute_options(CLI::App& app, OpenOptions& options, int& threads);

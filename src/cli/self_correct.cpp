@@ -1,6 +1,7 @@
 #include <iostream>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/signals.h"
 #include "cli/chat_modes.h"
 #include "cli/output.h"
@@ -19,7 +20,9 @@ struct Round {
 std::string ask_alone(ChatSession& session, const ChatArguments& args, const std::string& question) {
   session.clear();
   for (const std::string& image : args.images) session.add_image(image);
-  if (!args.video.empty()) session.add_video(args.video, args.video_options);
+  if (!args.video.empty())
+    if (const std::string problem = session.add_video(args.video, args.video_options); !problem.empty())
+      log_warning("chat", "{}", problem);
   const Answer answer = session.ask(question, {}, &stop_flag());
   if (answer.reason == StopReason::kCancelled) fail(ErrorKind::kStopped, "stopped");
   const std::size_t begin = std::min(answer.text.find_first_not_of(' '), answer.text.size());

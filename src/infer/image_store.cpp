@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/files.h"
 #include "base/hash.h"
 #include "model/prefusion.h"
 #include "vision/image.h"
@@ -50,15 +49,11 @@ ImagePixels pixels_of(std::string_view bytes, const ImagePolicy& policy, const M
   return result;
 }
 
-std::string read_image_bytes(const std::filesystem::path& path, const ImagePolicy& policy) {
-  return read_file(path, static_cast<std::size_t>(policy.limits.max_bytes));
-}
-
 }  // namespace
 
 ImagePixels load_pixels(const std::filesystem::path& path, const ImagePolicy& policy,
                         const ModelConfig& model, std::size_t num_images) {
-  const std::string bytes = read_image_bytes(path, policy);
+  const std::string bytes = read_image_file(path, policy.limits);
   return with_context(path.string(), [&] { return pixels_of(bytes, policy, model, num_images); });
 }
 
@@ -81,7 +76,7 @@ void ImageStore::keep(std::shared_ptr<const EncodedMedia> media) {
 
 std::shared_ptr<const EncodedMedia> ImageStore::load(const std::filesystem::path& path,
                                                      std::size_t num_images) {
-  const std::string bytes = read_image_bytes(path, policy_);
+  const std::string bytes = read_image_file(path, policy_.limits);
   const bool one_view = num_images > 1 && model_.config().media.tile_single_images_only;
   const std::uint64_t hash = hash_text(bytes) ^ (one_view ? kOneView : 0);
   if (auto found = find(hash)) return found;
@@ -216,30 +211,36 @@ ImagePixels load_video_pixels(const std::filesystem::path& path, const ImagePoli
 std::shared_ptr<const EncodedMedia> ImageStore::load_video(const std::filesystem::path& path,
                                                            const VideoOptions& options,
                                                            std::string* problem) {
-  FramePick pick = pick_video_frames(path, model_.config(), options);
+  VideoInfo info;
+  const FramePick pick = pick_video_frames(path, model_.config(), options, &info);
   std::error_code error;
   const auto stamp = std::filesystem::last_write_time(path, error).time_since_epoch().count();
   std::string key = fmt::format("{}|{}", path.string(), stamp);
   for (const std::int64_t index : pick.indices) key += fmt::format(",{}", index);
   const std::uint64_t hash = hash_text(key);
-  if (auto found = find(hash)) return found;
+  if (auto found = find(hash)) {
+    if (problem != nullptr) *problem = found->problem;
+    return found;
+  }
   const Stopwatch watch(encode_ms_);
   auto encoded = std::make_shared<EncodedMedia>();
   VideoEncoder encoder(model_, policy_);
   const bool fused = model_.config().compressor.has_value();  // then this only counts what can be read
   ImageSize size;
+  FramePick shown{.indices = {}, .times = {}, .duration = pick.duration};
   const FramesRead read = read_frames(
       path, pick.indices,
       [&](std::size_t i, const Image& frame) {
         size = {frame.width, frame.height};
+        shown.indices.push_back(pick.indices[i]);
+        shown.times.push_back(pick.times[i]);
         if (!fused) encoder.add(frame);
         return fused || report(options, i, pick.indices.size());
       },
       options.limits);
   if (read.delivered == 0) fail(ErrorKind::kFormat, "{}", read.problem);
-  if (problem != nullptr) *problem = read.problem;
-  pick.indices.resize(static_cast<std::size_t>(read.delivered));
-  pick.times.resize(static_cast<std::size_t>(read.delivered));
+  encoded->problem = info.problem + (info.problem.empty() || read.problem.empty() ? "" : "\n") + read.problem;
+  if (problem != nullptr) *problem = encoded->problem;
   if (fused) {
     encoded->plan = plan_video(size, read.delivered, policy_, model_.config());
   } else {
@@ -247,7 +248,7 @@ std::shared_ptr<const EncodedMedia> ImageStore::load_video(const std::filesystem
   }
   encoded->hash = hash;
   encoded->path = path;
-  encoded->frames = std::move(pick);
+  encoded->frames = std::move(shown);
   keep(encoded);
   return encoded;
 }

@@ -22,7 +22,8 @@ struct EncodedMedia {
   MediaPlan plan;
   at::Tensor rows;   ///< [n,D] as they stand in the prompt; undefined where those depend on its text
   at::Tensor features;  ///< [views,P,C] of the tower, of an image of a model with pre-fusion (LLaVA-Mini)
-  FramePick frames;  ///< of a video
+  FramePick frames;  ///< of a video: those that could be read
+  std::string problem;  ///< why others could not
   bool is_video() const { return plan.layout.video; }
 };
 

@@ -75,6 +75,7 @@ CheckpointInfo open_checkpoint(const OpenOptions& options) {
     info = read_checkpoint(find_model(options.model), read);
   }
   if (!options.chat_format.empty()) info.chat_format = find_chat_format(options.chat_format);
+  if (info.image_policy) info.image_policy->limits = options.limits.image;
   return info;
 }
 

@@ -10,6 +10,7 @@
 
 #include "checkpoint/checkpoint.h"
 #include "model/llava_model.h"
+#include "vision/video.h"
 
 namespace llava {
 
@@ -22,6 +23,7 @@ struct OpenOptions {
   std::string device = "auto";              ///< auto, cpu, cuda, cuda:1
   std::string chat_format;                  ///< a named format instead of the checkpoint's own
   std::uint64_t seed = 0;                   ///< of random:RECIPE
+  VideoLimits limits;                       ///< of images, which go into the image policy, and of films
 };
 
 /// A checkpoint with its loaded model.

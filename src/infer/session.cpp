@@ -32,11 +32,6 @@ void add_stops(SamplingParams& sampling, const CheckpointInfo& checkpoint) {
   }
 }
 
-std::int64_t model_context(const DecoderConfig& decoder) {
-  const double factor = decoder.rope_scaling.type == RopeType::kDynamic ? decoder.rope_scaling.factor : 1.0;
-  return static_cast<std::int64_t>(static_cast<double>(decoder.max_position_embeddings) * factor);
-}
-
 /// Hash of the image at each position of a prompt, 0 for text.
 std::vector<std::uint64_t> media_hashes(const Prompt& prompt, const Images& images) {
   std::vector<std::uint64_t> hashes(prompt.ids.size(), 0);
@@ -63,6 +58,11 @@ bool drop_oldest_turn(Conversation& conversation) {
 }
 
 }  // namespace
+
+std::int64_t model_context(const DecoderConfig& decoder) {
+  const double factor = decoder.rope_scaling.type == RopeType::kDynamic ? decoder.rope_scaling.factor : 1.0;
+  return static_cast<std::int64_t>(static_cast<double>(decoder.max_position_embeddings) * factor);
+}
 
 void check_can_chat(const CheckpointInfo& checkpoint) {
   if (!checkpoint.tokenizer)
@@ -103,7 +103,17 @@ void ChatSession::add_image(const std::filesystem::path& path) {
   if (!store_)
     fail(ErrorKind::kInput, "{} has no vision tower: it cannot look at images",
          bundle_.checkpoint.folder.string());
-  waiting_.push_back(store_->load(path));
+  waiting_.push_back(store_->load(path, waiting_.size() + 1));
+  // Told now, not at the question, so that a long list of images takes no more memory than a full context. The
+  // first may have been tiled and gets fewer tokens beside others.
+  std::int64_t tokens = 0;
+  for (std::size_t i = 1; i < waiting_.size(); ++i) tokens += waiting_[i]->plan.token_count;
+  if (tokens < context_length_) return;
+  const std::size_t count = waiting_.size();
+  waiting_.pop_back();
+  throw Error(ErrorKind::kInput,
+              fmt::format("{}: {} images take more than the context's {} tokens", path.string(), count, context_length_),
+              "show fewer, or allow more with --context-length N");
 }
 
 std::string ChatSession::add_video(const std::filesystem::path& path, const VideoOptions& options) {

@@ -37,6 +37,9 @@ struct Answer {
   GenerationStats stats;
 };
 
+/// Tokens that a decoder takes.
+std::int64_t model_context(const DecoderConfig& decoder);
+
 /// Error{kInput} if a chat is not possible with what the checkpoint has: no tokenizer, no chat format.
 /// Costs nothing, so a caller asks before the weights are loaded.
 void check_can_chat(const CheckpointInfo& checkpoint);

@@ -21,6 +21,9 @@ struct ImageSize {
   bool operator==(const ImageSize&) const = default;
 };
 
+/// The bytes of an image file. Error{kInput}: missing, no file, or above the limit, whose option the hint names.
+std::string read_image_file(const std::filesystem::path& path, const ImageLimits& limits = {});
+
 /// Size of an encoded image from its header alone. Errors as decode_image. With `apply_exif_orientation` it
 /// is the size after turning, as decode_image would return it.
 ImageSize probe_image(std::string_view bytes, const ImageLimits& limits = {},
@@ -29,7 +32,7 @@ ImageSize probe_image(std::string_view bytes, const ImageLimits& limits = {},
 /// Decodes JPEG, PNG, WebP, GIF (first frame) or BMP to what Pillow's Image.open(f).convert("RGB") gives:
 /// exactly (CMYK JPEG within 3). `apply_exif_orientation` turns JPEG, PNG and WebP files upright.
 /// Error{kInput|kFormat|kUnsupported} on anything else, truncated data, or a size above the limits (checked
-/// from the header before any pixel buffer is allocated). Stricter than Pillow on purpose: a file that ends
+/// from the header before any pixel buffer is allocated; the hint names the option that raises it). Stricter than Pillow on purpose: a file that ends
 /// before its end marker is an error even when all pixels are there.
 Image decode_image(std::string_view bytes, bool apply_exif_orientation = false,
                    const ImageLimits& limits = {});

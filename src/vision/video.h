@@ -37,27 +37,33 @@ struct VideoInfo {
   double fps = 0;       ///< average
   double duration = 0;  ///< seconds, frames / fps
   ImageSize size;       ///< upright
+  std::string problem;  ///< empty, or why the file holds fewer frames than it says
 };
 
 struct VideoLimits {
   ImageLimits image;                               ///< of a frame
-  std::int64_t max_frames = std::int64_t{1} << 26;  ///< in the file
+  std::int64_t max_frames = std::int64_t{1} << 22;  ///< in the file
+  /// That one pass over a film may take, without what is done with its frames; 0: any time. A small file can
+  /// claim that its few bytes are millions of frames.
+  double max_seconds = 3600;
 };
 
 /// Counts the frames by reading the file through once, without decoding. A folder is a film of its image
 /// files in name order at two frames a second. Error{kInput|kFormat|kUnsupported}: not a film, no video
-/// stream, above the limits, or built without FFmpeg.
+/// stream, above the limits (the hint names the option that raises it), or built without FFmpeg.
 VideoInfo probe_video(const std::filesystem::path& path, const VideoLimits& limits = {});
 
 /// What came of reading frames.
 struct FramesRead {
   std::int64_t delivered = 0;
-  std::string problem;  ///< empty, or why some are missing (damaged file); says what and where
+  /// Empty, or what is wrong: which frames are missing or damaged and why. Says it, too, where every frame came
+  /// but damaged parts of the file were skipped before it.
+  std::string problem;
 };
 
 /// Decodes and hands out the frames at `indices` (ascending) one by one, upright; one frame is in memory at
-/// a time. A damaged file gives what can be read. Returning false from `on_frame` stops. Errors as
-/// probe_video.
+/// a time. A damaged file or folder gives what can be read: `on_frame` gets no frame for the others. Returning
+/// false from it stops. Errors as probe_video.
 FramesRead read_frames(const std::filesystem::path& path, const std::vector<std::int64_t>& indices,
                        const std::function<bool(std::size_t i, Image frame)>& on_frame,
                        const VideoLimits& limits = {});

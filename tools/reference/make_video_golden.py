@@ -3,8 +3,9 @@
 
   make_video_golden.py --out tests/golden/video
 
-Films: constant rate, variable rate (times in the container jump), rotated by its display matrix, one frame, ten minutes, sound only,
-damaged in the middle, cut off. video.json holds, for each, the number of frames, the average rate, the size upright, and for some
+Films: constant rate, variable rate (times in the container jump), rotated by its display matrix, one frame, ten minutes, H.264 with
+frames that are stored out of order at 30000/1001 a second, sound only (a container we do not take, one we do), damaged in the
+middle, cut off. video.json holds, for each, the number of frames, the average rate, the size upright, and for some
 frames the SHA-256 of the RGB pixels (PyAV's rgb24, bilinear chroma). The sampling rule is written out again here, from specification 1.5.1,
 with numpy. Needs av, numpy.
 """
@@ -50,16 +51,25 @@ def set_rotation(path, degrees):
     path.write_bytes(data)
 
 
-def sound(path):
+def sound(path, codec="pcm_s16le", kind=("s16", np.int16)):
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("pcm_s16le", rate=8000)
+        stream = out.add_stream(codec, rate=8000)
         stream.layout = "mono"
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), kind[1]), format=kind[0], layout="mono")
         frame.sample_rate = 8000
         for packet in stream.encode(frame):
             out.mux(packet)
         for packet in stream.encode():
             out.mux(packet)
+
+
+def damage(path, begin, end, to=None):
+    """Noise over a fifth of what is between two marks, in its middle."""
+    data = bytearray(path.read_bytes())
+    first, last = data.index(begin), data.index(end)
+    middle, length = (first + last) // 2, (last - first) // 5
+    data[middle:middle + length] = np.random.default_rng(7).bytes(length)
+    (to or path).write_bytes(data)
 
 
 def pick(total, fps, video_fps, upbound, force):
@@ -99,20 +109,20 @@ def main():
     write(out / "rotated.mp4", 12, 5, rotate=90)
     write(out / "one.avi", 1, 25)
     write(out / "long.mp4", 1200, 2, size=(32, 24), options={"qscale": "31", "g": "250"})
+    write(out / "reordered.mp4", 90, 30000 / 1001, codec="libx264", options={"bf": "2", "g": "30", "qp": "40"})
     sound(out / "sound.wav")
-    films = ["constant.mp4", "variable.mkv", "rotated.mp4", "one.avi", "long.mp4"]
+    sound(out / "sound.m4a", "aac", ("fltp", np.float32))
+    films = ["constant.mp4", "variable.mkv", "rotated.mp4", "one.avi", "long.mp4", "reordered.mp4"]
     info = {name: describe(out / name) for name in films}
     for name, film in info.items():
         film["picks"] = [pick(film["frames"], film["fps"], *rule) for rule in ((1, 0, False), (1, 32, False), (1, 8, True), (2, 16, False), (0.5, 4, True))
                          if round(film["fps"] / rule[0]) > 0]
-    whole = (out / "constant.mp4").read_bytes()
-    (out / "damaged.avi").write_bytes(b"")
     write(out / "damaged.avi", 40, 10)
-    data = bytearray((out / "damaged.avi").read_bytes())
-    for i in range(len(data) // 2, len(data) // 2 + 600):
-        data[i] = (i * 37) % 256
-    (out / "damaged.avi").write_bytes(data)
-    (out / "cut.avi").write_bytes(bytes(data[: len(data) // 3]))
+    damage(out / "damaged.avi", b"movi", b"idx1")
+    damage(out / "reordered.mp4", b"mdat", b"moov", out / "damaged.mp4")
+    data = (out / "damaged.avi").read_bytes()
+    (out / "cut.avi").write_bytes(data[:(data.index(b"movi") + data.index(b"idx1")) // 2])
+    whole = (out / "constant.mp4").read_bytes()
     (out / "cut.mp4").write_bytes(whole[: len(whole) // 2])  # its index was at the end: not readable
     (out / "video.json").write_text(json.dumps(info, indent=1) + "\n")
     for f in sorted(out.iterdir()):

@@ -10,11 +10,13 @@ void check_size(const ImageSize& size, const ImageLimits& limits) {
   if (size.width <= 0 || size.height <= 0)
     fail(ErrorKind::kFormat, "the header says {} x {} pixels", size.width, size.height);
   if (size.width > limits.max_side || size.height > limits.max_side)
-    fail(ErrorKind::kInput, "{} x {} pixels: a side may be at most {}", size.width, size.height,
-         limits.max_side);
+    throw Error(ErrorKind::kInput,
+                fmt::format("{} x {} pixels: a side may be at most {}", size.width, size.height, limits.max_side),
+                "--max-side N allows more");
   if (size.width > limits.max_pixels / size.height)
-    fail(ErrorKind::kInput, "{} x {} pixels: at most {} are allowed", size.width, size.height,
-         limits.max_pixels);
+    throw Error(ErrorKind::kInput,
+                fmt::format("{} x {} pixels: at most {} are allowed", size.width, size.height, limits.max_pixels),
+                "--max-pixels N allows more");
 }
 
 Image allocate(const ImageSize& size, const ImageLimits& limits) {

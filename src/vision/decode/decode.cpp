@@ -43,8 +43,9 @@ std::string_view foreign_format(std::string_view bytes) {
 const Format& find_format(std::string_view bytes, const ImageLimits& limits) {
   if (bytes.empty()) fail(ErrorKind::kInput, "the image is empty");
   if (static_cast<std::int64_t>(bytes.size()) > limits.max_bytes)
-    fail(ErrorKind::kInput, "the image file has {} bytes, at most {} are allowed", bytes.size(),
-         limits.max_bytes);
+    throw Error(ErrorKind::kInput,
+                fmt::format("the image file has {} bytes, at most {} are allowed", bytes.size(), limits.max_bytes),
+                "--max-file-bytes N allows more");
   for (const Format& format : kFormats) {
     const bool riff_of_other_kind =
         format.magic == "RIFF" && (bytes.size() < 12 || bytes.substr(8, 4) != "WEBP");

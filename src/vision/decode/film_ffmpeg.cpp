@@ -1,143 +1,26 @@
 extern "C" {
-#include <libavcodec/avcodec.h>
-#include <libavformat/avformat.h>
-#include <libavutil/display.h>
 #include <libavutil/imgutils.h>
 #include <libswscale/swscale.h>
 }
 
-#include <cmath>
+#include <algorithm>
 #include <memory>
 #include <string>
 
 #include "base/error.h"
 #include "vision/decode/codec.h"
+#include "vision/decode/film_container.h"
 #include "vision/decode/frame_folder.h"
 
-// FFmpeg's libraries on hostile files: containers of a fixed list, local files only, sizes checked before
-// anything is allocated for them.
 namespace llava::film_file {
 
 namespace {
 
-namespace fs = std::filesystem;
-
-constexpr const char* kContainers =
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,ivf,h264,hevc,m4v";
-
-template <auto Free>
-struct Release {
-  template <typename T>
-  void operator()(T* p) const {
-    Free(&p);
-  }
-};
-using Container = std::unique_ptr<AVFormatContext, Release<avformat_close_input>>;
-using Decoder = std::unique_ptr<AVCodecContext, Release<avcodec_free_context>>;
 using Frame = std::unique_ptr<AVFrame, Release<av_frame_free>>;
-using Packet = std::unique_ptr<AVPacket, Release<av_packet_free>>;
 struct FreeScaler {
   void operator()(SwsContext* p) const { sws_freeContext(p); }
 };
 using Scaler = std::unique_ptr<SwsContext, FreeScaler>;
-
-std::string reason(int code) {
-  char text[AV_ERROR_MAX_STRING_SIZE] = {};
-  av_strerror(code, text, sizeof text);
-  return text;
-}
-
-/// An open film: the container and its best video stream.
-class Film {
- public:
-  Film(const fs::path& path, const VideoLimits& limits) : path_(path.string()), limits_(limits) {
-    av_log_set_level(AV_LOG_QUIET);
-    AVFormatContext* raw = nullptr;
-    AVDictionary* options = nullptr;
-    av_dict_set(&options, "protocol_whitelist", "file", 0);
-    av_dict_set(&options, "format_whitelist", kContainers, 0);
-    const std::string url = "file:" + path_;
-    const int opened = avformat_open_input(&raw, url.c_str(), nullptr, &options);
-    av_dict_free(&options);
-    if (opened < 0) fail(ErrorKind::kFormat, "{}: not a film that can be read: {}", path_, reason(opened));
-    container_.reset(raw);
-    const int found = avformat_find_stream_info(container_.get(), nullptr);
-    if (found < 0) fail(ErrorKind::kFormat, "{}: {}", path_, reason(found));
-    stream_ = av_find_best_stream(container_.get(), AVMEDIA_TYPE_VIDEO, -1, -1, nullptr, 0);
-    if (stream_ < 0) fail(ErrorKind::kInput, "{}: the file has no video stream", path_);
-    for (unsigned i = 0; i < container_->nb_streams; ++i)
-      if (static_cast<int>(i) != stream_) container_->streams[i]->discard = AVDISCARD_ALL;
-    codec::check_size({stream()->codecpar->width, stream()->codecpar->height}, limits.image);
-  }
-
-  AVStream* stream() const { return container_->streams[stream_]; }
-  const std::string& path() const { return path_; }
-
-  /// The next packet of the stream; 0, AVERROR_EOF or another error.
-  int next(AVPacket* packet) const {
-    for (;;) {
-      av_packet_unref(packet);
-      const int code = av_read_frame(container_.get(), packet);
-      if (code < 0 || packet->stream_index == stream_) return code;
-    }
-  }
-
-  /// EXIF's number for the turn that makes frames upright.
-  int orientation() const {
-    std::int32_t* matrix = nullptr;
-#if LIBAVFORMAT_VERSION_MAJOR >= 61
-    const AVPacketSideData* data =
-        av_packet_side_data_get(stream()->codecpar->coded_side_data, stream()->codecpar->nb_coded_side_data,
-                                AV_PKT_DATA_DISPLAYMATRIX);
-    if (data != nullptr && data->size >= 9 * sizeof(std::int32_t))
-      matrix = reinterpret_cast<std::int32_t*>(data->data);
-#else
-    std::size_t size = 0;
-    std::uint8_t* data = av_stream_get_side_data(stream(), AV_PKT_DATA_DISPLAYMATRIX, &size);
-    if (data != nullptr && size >= 9 * sizeof(std::int32_t)) matrix = reinterpret_cast<std::int32_t*>(data);
-#endif
-    if (matrix == nullptr) return 1;
-    const double clockwise = -av_display_rotation_get(matrix);
-    if (!std::isfinite(clockwise)) return 1;
-    switch (((static_cast<int>(std::lround(clockwise / 90)) % 4) + 4) % 4) {
-      case 1:
-        return 6;
-      case 2:
-        return 3;
-      case 3:
-        return 8;
-      default:
-        return 1;
-    }
-  }
-
-  double fps() const {
-    const AVRational average = stream()->avg_frame_rate, real = stream()->r_frame_rate;
-    const AVRational rate = average.num > 0 && average.den > 0 ? average : real;
-    return rate.num > 0 && rate.den > 0 ? av_q2d(rate) : 0;
-  }
-
-  Decoder open_decoder() const {
-    const AVCodec* codec = avcodec_find_decoder(stream()->codecpar->codec_id);
-    if (codec == nullptr)
-      fail(ErrorKind::kUnsupported, "{}: no decoder for {}", path_,
-           avcodec_get_name(stream()->codecpar->codec_id));
-    Decoder decoder(avcodec_alloc_context3(codec));
-    if (!decoder || avcodec_parameters_to_context(decoder.get(), stream()->codecpar) < 0)
-      fail(ErrorKind::kResource, "{}: no memory for the decoder", path_);
-    decoder->thread_count = 2;
-    decoder->max_pixels = limits_.image.max_pixels;
-    const int opened = avcodec_open2(decoder.get(), codec, nullptr);
-    if (opened < 0) fail(ErrorKind::kFormat, "{}: {}", path_, reason(opened));
-    return decoder;
-  }
-
- private:
-  std::string path_;
-  VideoLimits limits_;
-  Container container_;
-  int stream_ = -1;
-};
 
 /// Decoded frames as upright RGB.
 class Converter {
@@ -171,14 +54,30 @@ class Converter {
   std::vector<std::uint8_t> padded_;
 };
 
+std::int64_t time_of(const AVPacket& packet) { return packet.pts != AV_NOPTS_VALUE ? packet.pts : packet.dts; }
+
+/// The times of all frames, ascending.
+std::vector<std::int64_t> packet_times(const fs::path& path, const VideoLimits& limits) {
+  Film film(path, limits);
+  const Packet packet(av_packet_alloc());
+  if (!packet) fail(ErrorKind::kResource, "{}: no memory for a packet", film.path());
+  std::vector<std::int64_t> times;
+  while (film.next(packet.get()) >= 0 && static_cast<std::int64_t>(times.size()) < limits.max_frames)
+    if ((packet->flags & AV_PKT_FLAG_DISCARD) == 0)
+      times.push_back(time_of(*packet));
+  std::sort(times.begin(), times.end());
+  return times;
+}
+
 /// One pass over the film that hands out the wanted frames.
 class Reader {
  public:
   Reader(const fs::path& path, const std::vector<std::int64_t>& indices,
          const std::function<bool(std::size_t, Image)>& on_frame, const VideoLimits& limits)
-      : film_(path, limits),
+      : limits_(limits),
+        film_(path, limits),
         decoder_(film_.open_decoder()),
-        convert_(film_.orientation(), limits),
+        convert_(film_.orientation(), limits_),
         indices_(indices),
         on_frame_(on_frame),
         packet_(av_packet_alloc()),
@@ -189,48 +88,81 @@ class Reader {
   FramesRead run() {
     int code = 0;
     while (!done() && (code = film_.next(packet_.get())) >= 0) {
-      if (avcodec_send_packet(decoder_.get(), packet_.get()) < 0) ++damaged_;
+      if (avcodec_send_packet(decoder_.get(), packet_.get()) < 0) {
+        ++damaged_;
+        note_damage();
+      }
       drain();
     }
     if (!done()) {
       avcodec_send_packet(decoder_.get(), nullptr);
       drain();
     }
-    if (!done()) result_.problem = describe(code);
+    if (!stopped_) result_.problem = describe(code);
     return result_;
   }
 
  private:
   bool done() const { return stopped_ || next_ == indices_.size(); }
 
+  /// From here on the frames' times tell which they are: how many a damaged part swallows is the decoder's secret.
+  void note_damage() {
+    if (times_.empty()) times_ = packet_times(film_.path(), limits_);
+  }
+
+  /// Which of the film's frames this is. Behind damage one may come later than its successors.
+  std::int64_t number_of(const AVFrame& frame) const {
+    const auto found = std::lower_bound(times_.begin(), times_.end(), frame.best_effort_timestamp);
+    const bool known = found != times_.end() && *found == frame.best_effort_timestamp;
+    return known ? found - times_.begin() : position_;
+  }
+
   void drain() {
-    while (!done()) {
+    while (!done() && !film_.watch().over()) {
       const int code = avcodec_receive_frame(decoder_.get(), frame_.get());
       if (code == AVERROR(EAGAIN) || code == AVERROR_EOF) return;
       if (code < 0) {
         ++damaged_;
-        return;
+        return note_damage();
       }
-      for (; !done() && indices_[next_] == position_; ++next_) {
-        if (on_frame_(next_, convert_(*frame_))) {
-          ++result_.delivered;
-        } else {
-          stopped_ = true;
-        }
+      if (frame_->decode_error_flags != 0 || (frame_->flags & AV_FRAME_FLAG_CORRUPT) != 0) {
+        ++patched_;
+        note_damage();
       }
-      ++position_;
+      if (const std::int64_t number = number_of(*frame_); number >= position_) {
+        for (; !done() && indices_[next_] < number; ++next_) missing_.push_back(indices_[next_]);
+        for (; !done() && indices_[next_] == number; ++next_) hand_out();
+        position_ = number + 1;
+      }
       av_frame_unref(frame_.get());
     }
   }
 
-  std::string describe(int code) const {
-    std::string text = fmt::format("{}: the film ends after {} frames; frame {} was wanted", film_.path(),
-                                   position_, indices_[next_]);
-    if (code < 0 && code != AVERROR_EOF) text += ": " + reason(code);
-    if (damaged_ > 0) text += fmt::format(" ({} damaged packets)", damaged_);
-    return text;
+  void hand_out() {
+    Image image = with_context(film_.path(), [&] { return convert_(*frame_); });
+    if (film_.watch().pause([&] { return on_frame_(next_, std::move(image)); })) {
+      ++result_.delivered;
+    } else {
+      stopped_ = true;
+    }
   }
 
+  /// Empty if every frame came whole.
+  std::string describe(int code) const {
+    if (missing_.empty() && done() && damaged_ == 0 && patched_ == 0) return "";
+    std::string text = film_.path() + ":";
+    if (!missing_.empty()) text += fmt::format(" frames that cannot be decoded: {};", short_list(missing_));
+    if (!done() && film_.watch().over()) {
+      text += fmt::format(" reading took more than {} seconds: ends at frame {}, {} was wanted ({});", limits_.max_seconds,
+                          position_, indices_[next_], kTimeHint);
+    } else if (!done()) {
+      text += fmt::format(" the film ends after {} frames; frame {} was wanted;", position_, indices_[next_]);
+      if (code < 0 && code != AVERROR_EOF) text += fmt::format(" {};", reason(code));
+    }
+    return text + fmt::format(" {} damaged packets, {} damaged frames shown", damaged_, patched_);
+  }
+
+  VideoLimits limits_;
   Film film_;
   Decoder decoder_;
   Converter convert_;
@@ -240,20 +172,60 @@ class Reader {
   Frame frame_;
   FramesRead result_;
   std::size_t next_ = 0;
-  std::int64_t position_ = 0, damaged_ = 0;
+  std::vector<std::int64_t> missing_;
+  std::vector<std::int64_t> times_;         // of the film's frames, once there is damage
+  std::int64_t position_ = 0;               // of the next frame
+  std::int64_t damaged_ = 0, patched_ = 0;  // packets; frames that were decoded all the same
   bool stopped_ = false;
 };
+
+/// What a pass over a film's packets finds.
+struct PacketCount {
+  std::int64_t packets = 0, torn = 0;
+  double end = 0;  // of the last picture, seconds
+  int code = 0;    // that ended it
+};
+
+PacketCount count_packets(Film& film, const VideoLimits& limits, std::int64_t& frames) {
+  const Packet packet(av_packet_alloc());
+  if (!packet) fail(ErrorKind::kResource, "{}: no memory for a packet", film.path());
+  const double unit = av_q2d(film.stream()->time_base);
+  PacketCount count;
+  while ((count.code = film.next(packet.get())) >= 0) {
+    ++count.packets;
+    if ((packet->flags & AV_PKT_FLAG_CORRUPT) != 0) ++count.torn;
+    if (const std::int64_t time = time_of(*packet); time != AV_NOPTS_VALUE)
+      count.end = std::max(count.end, unit * (static_cast<double>(time) + static_cast<double>(packet->duration)));
+    if ((packet->flags & AV_PKT_FLAG_DISCARD) == 0 && ++frames > limits.max_frames)
+      throw Error(ErrorKind::kInput, fmt::format("{}: more than {} frames", film.path(), limits.max_frames),
+                  kFramesHint);
+  }
+  if (film.watch().over()) film.fail_for_time("counting its frames");
+  return count;
+}
+
+/// What the file promised and does not hold; empty if nothing is missing.
+std::string shortfall(const Film& film, std::int64_t promised, const PacketCount& count) {
+  const double seconds = promised > 0 ? 0 : film.promised_seconds();
+  const bool early = count.end < seconds - std::max(0.5, seconds / 10);  // sound may be a little longer
+  if (count.packets >= promised && count.torn == 0 && count.code == AVERROR_EOF && !early) return "";
+  std::string text = fmt::format("{}: the film is cut off or damaged: {} frames are there", film.path(), count.packets);
+  if (count.packets < promised) text += fmt::format(", its header says {}", promised);
+  if (early) text += fmt::format(", they end after {:.2f} of {:.2f} seconds", count.end, seconds);
+  if (count.torn > 0) text += fmt::format(", {} of them incomplete", count.torn);
+  if (count.code != AVERROR_EOF) text += ": " + reason(count.code);
+  return text;
+}
 
 }  // namespace
 
 VideoInfo probe(const fs::path& path, const VideoLimits& limits) {
-  const Film film(path, limits);
+  Film film(path, limits);
   VideoInfo info;
-  const Packet packet(av_packet_alloc());
-  if (!packet) fail(ErrorKind::kResource, "{}: no memory for a packet", film.path());
-  while (film.next(packet.get()) >= 0)
-    if ((packet->flags & AV_PKT_FLAG_DISCARD) == 0 && ++info.frames > limits.max_frames)
-      fail(ErrorKind::kInput, "{}: more than {} frames", film.path(), limits.max_frames);
+  const std::int64_t promised = film.promised_packets();  // before the index grows
+  const PacketCount count = count_packets(film, limits, info.frames);
+  info.problem = shortfall(film, promised, count);
+  if (info.frames == 0 && !info.problem.empty()) fail(ErrorKind::kFormat, "{}", info.problem);
   if (info.frames == 0) fail(ErrorKind::kInput, "{}: the video stream has no frames", film.path());
   info.fps = film.fps();
   if (info.fps <= 0) fail(ErrorKind::kFormat, "{}: the file says no frame rate", film.path());

@@ -2,6 +2,15 @@
 #include "vision/video.h"
 
 /// A folder of image files as a film.
+namespace llava {
+
+inline constexpr const char* kFramesHint = "--max-video-frames N allows more";
+
+/// "3, 4, 5" of the first few numbers, and how many there are in all.
+std::string short_list(const std::vector<std::int64_t>& numbers);
+
+}  // namespace llava
+
 namespace llava::frame_folder {
 
 VideoInfo probe(const std::filesystem::path& folder, const VideoLimits& limits);

@@ -9,6 +9,13 @@ namespace llava {
 
 namespace fs = std::filesystem;
 
+std::string short_list(const std::vector<std::int64_t>& numbers) {
+  constexpr std::size_t kShown = 8;
+  const std::size_t shown = std::min(numbers.size(), kShown);
+  std::string text = fmt::format("{}", fmt::join(numbers.begin(), numbers.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
+  return numbers.size() > shown ? fmt::format("{}, … ({} in all)", text, numbers.size()) : text;
+}
+
 namespace frame_folder {
 
 namespace {
@@ -30,6 +37,11 @@ std::vector<fs::path> frames_of(const fs::path& folder) {
   return files;
 }
 
+ImageSize size_of(const fs::path& file, const ImageLimits& limits) {
+  const std::string bytes = read_image_file(file, limits);
+  return with_context(file.string(), [&] { return probe_image(bytes, limits); });
+}
+
 }  // namespace
 
 VideoInfo probe(const fs::path& folder, const VideoLimits& limits) {
@@ -37,11 +49,15 @@ VideoInfo probe(const fs::path& folder, const VideoLimits& limits) {
   VideoInfo info;
   info.frames = static_cast<std::int64_t>(files.size());
   if (info.frames > limits.max_frames)
-    fail(ErrorKind::kInput, "{}: {} frames are more than {}", folder.string(), info.frames, limits.max_frames);
+    throw Error(ErrorKind::kInput, fmt::format("{}: {} frames are more than {}", folder.string(), info.frames, limits.max_frames),
+                kFramesHint);
   info.fps = kFps;
   info.duration = static_cast<double>(info.frames) / kFps;
-  const std::string bytes = read_file(files.front(), static_cast<std::size_t>(limits.image.max_bytes));
-  info.size = with_context(files.front().string(), [&] { return probe_image(bytes, limits.image); });
+  for (std::size_t i = 0; info.size == ImageSize{}; ++i) {  // of the first picture that has one
+    const auto size = try_outcome([&] { return size_of(files[i], limits.image); });
+    if (size.ok()) info.size = size.value();
+    if (!size.ok() && i + 1 == files.size()) throw Error(size.error());
+  }
   return info;
 }
 
@@ -49,15 +65,24 @@ FramesRead read(const fs::path& folder, const std::vector<std::int64_t>& indices
                 const std::function<bool(std::size_t i, Image frame)>& on_frame, const VideoLimits& limits) {
   const std::vector<fs::path> files = frames_of(folder);
   FramesRead result;
+  std::vector<std::int64_t> missing;
+  std::string why;
   for (std::size_t i = 0; i < indices.size(); ++i) {
     const auto index = static_cast<std::size_t>(indices[i]);
-    if (index >= files.size()) {
-      result.problem = fmt::format("{}: frame {} of {}", folder.string(), index, files.size());
+    auto frame = index < files.size()
+                     ? try_outcome([&] { return load_image(files[index], false, limits.image); })
+                     : Error(ErrorKind::kInput, fmt::format("the folder has {} frames", files.size()));
+    if (!frame.ok()) {
+      missing.push_back(indices[i]);
+      if (why.empty()) why = frame.error().what();
+    } else if (on_frame(i, std::move(frame).value())) {
+      ++result.delivered;
+    } else {
       break;
     }
-    if (!on_frame(i, load_image(files[index], false, limits.image))) break;
-    ++result.delivered;
   }
+  if (!missing.empty())
+    result.problem = fmt::format("{}: frames that cannot be read: {}; the first: {}", folder.string(), short_list(missing), why);
   return result;
 }
 
