@@ -59,11 +59,11 @@ void check_images(const ChatArguments& args, const CheckpointInfo& checkpoint) {
 /// What a video will cost is known from its headers: more positions for models that were trained on few, as
 /// LLaVA-NeXT-Video's demo scales them (specification 1.5.7).
 void check_video(const ChatArguments& args, CheckpointInfo& checkpoint) {
-  if (args.video.empty()) return;
+  if (args.film.path.empty()) return;
   if (!checkpoint.image_policy)
     fail(ErrorKind::kInput, "{} has no vision tower: it cannot look at videos", checkpoint.folder.string());
   VideoInfo info;
-  const FramePick pick = pick_video_frames(args.video, checkpoint.model, args.video_options, &info);
+  const FramePick pick = pick_video_frames(args.film.path, checkpoint.model, args.film.options, &info);
   const MediaPlan plan = plan_video(info.size, static_cast<std::int64_t>(pick.indices.size()),
                                     *checkpoint.image_policy, checkpoint.model);
   if (const auto factor = extend_context(checkpoint.model.decoder, plan.token_count); factor > 1)
@@ -98,20 +98,21 @@ int run_chat(ChatArguments& args) {
   // What the checkpoint's files and the images' headers tell is checked before the weights are loaded.
   CheckpointInfo checkpoint = open_checkpoint(args.open);
   check_can_chat(checkpoint);
-  args.video_options.limits = args.open.limits;
+  args.film.options.limits = args.open.limits;
+  args.film.apply(checkpoint.model);
   check_images(args, checkpoint);
   check_video(args, checkpoint);
   ModelBundle bundle = load_bundle(std::move(checkpoint), args.open);
   args.session.context = args.context == "drop" ? ContextPolicy::kDrop : ContextPolicy::kRefuse;
   args.session.context_length = args.context_length;
   args.session.notice = [](const std::string& text) { log_warning("chat", "{}", text); };
-  args.video_options.on_frame = frame_progress();
+  args.film.options.on_frame = frame_progress();
   ChatSession session(bundle, args.session);
   if (args.jsonl) return chat_jsonl(session, args);
   if (args.self_correct > 0) return chat_self_correct(session, args, args.self_correct);
   for (const std::string& image : args.images) session.add_image(image);
-  if (!args.video.empty())
-    if (const std::string problem = session.add_video(args.video, args.video_options); !problem.empty())
+  if (!args.film.path.empty())
+    if (const std::string problem = session.add_video(args.film.path, args.film.options); !problem.empty())
       log_warning("chat", "{}", problem);
   if (!args.question.empty()) return chat_once(session, args, bundle);
   return chat_interactive(session, args, bundle);
@@ -126,10 +127,7 @@ std::function<int()> setup_chat(CLI::App& app) {
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
-  app.add_option("--video", args->video, "film, or folder of frames, for the first question");
-  app.add_option("--num-frames", args->video_options.num_frames,
-                 "frames of the video to show, spread evenly; 0: by the model's rule, all of a folder")
-      ->check(CLI::NonNegativeNumber);
+  add_film_options(app, args->film);
   app.add_flag("--time-instruction", args->session.time_instruction,
                "tell the model when the video's frames are, in LLaVA-Video's words");
   app.add_option("--system", args->session.system, "system text instead of the format's own");

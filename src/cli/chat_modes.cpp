@@ -136,7 +136,7 @@ class Repl {
       session_.add_image(argument);
     } else if (name == "/video") {
       if (argument.empty()) fail(ErrorKind::kUsage, "/video needs a film or a folder of frames");
-      if (const std::string problem = session_.add_video(argument, args_.video_options); !problem.empty())
+      if (const std::string problem = session_.add_video(argument, args_.film.options); !problem.empty())
         std::cerr << problem << "\n";
     } else {
       fail(ErrorKind::kUsage, "no command {}; /help lists them", name);
@@ -160,7 +160,7 @@ OrderedJson answer_line(ChatSession& session, const ChatArguments& args, const s
   session.clear();
   for (const std::string& file : image_list(line)) session.add_image(file);
   if (const auto video = json_get_or<std::string>(line, "video", "", "this line"); !video.empty())
-    if (const std::string problem = session.add_video(video, args.video_options); !problem.empty())
+    if (const std::string problem = session.add_video(video, args.film.options); !problem.empty())
       log_warning("chat", "{}", problem);
   const Answer answer = session.ask(question, {}, &stop_flag());
   if (answer.reason == StopReason::kCancelled) fail(ErrorKind::kStopped, "stopped");

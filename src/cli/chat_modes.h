@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "cli/frame_policy.h"
 #include "infer/session.h"
 
 namespace llava {
@@ -11,8 +12,7 @@ namespace llava {
 struct ChatArguments {
   std::string question;
   std::vector<std::string> images;
-  std::string video;
-  VideoOptions video_options;
+  FilmArguments film;
   OpenOptions open;
   SessionOptions session;
   int threads = 0;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "cli/frame_policy.h"
 #include "cli/media_cost.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
@@ -204,9 +205,9 @@ std::function<int()> setup_inspect_image(CLI::App& app) {
   struct Args {
     OpenOptions open;
     std::vector<std::string> images;
-    std::string video, out, recipe;
+    std::string out, recipe;
     std::vector<std::string> sizes;
-    VideoOptions video_options;
+    FilmArguments film;
   };
   auto args = std::make_shared<Args>();
   app.add_option("IMAGE", args->images, "image files");
@@ -214,29 +215,29 @@ std::function<int()> setup_inspect_image(CLI::App& app) {
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
-  app.add_option("--video", args->video, "film or folder of frames");
-  app.add_option("--num-frames", args->video_options.num_frames, "frames of it, spread evenly")
-      ->check(CLI::NonNegativeNumber);
+  add_film_options(app, args->film);
   add_checkpoint_options(app, args->open);
   app.add_option("-o,--out", args->out, "safetensors file for pixel_values and image_sizes");
   app.add_option("--recipe", args->recipe, "with --size: a model of the table (llava inspect recipe), without its files");
   return [args] {
     if (!args->recipe.empty()) {
-      const Recipe& recipe = find_recipe(args->recipe);
+      Recipe recipe = find_recipe(args->recipe);
       if (args->sizes.empty() || !recipe.model.tower)
         fail(ErrorKind::kUsage, "--recipe needs --size and a model with a vision tower");
+      args->film.apply(recipe.model);
       return inspect_sizes(args->sizes, *recipe.image_policy, recipe.model, args->open.limits);
     }
-    const CheckpointInfo checkpoint = open_checkpoint(args->open);
+    CheckpointInfo checkpoint = open_checkpoint(args->open);
     const ImagePolicy& policy = policy_of(checkpoint);
+    args->film.apply(checkpoint.model);
     std::vector<at::Tensor> pixels;
     std::vector<std::int64_t> sizes;
     OrderedJson images = OrderedJson::array();
     if (!args->sizes.empty()) return inspect_sizes(args->sizes, policy, checkpoint.model, args->open.limits);
-    if (args->images.empty() && args->video.empty())
+    if (args->images.empty() && args->film.path.empty())
       fail(ErrorKind::kUsage, "inspect image needs image files, --video or --size");
-    args->video_options.limits = args->open.limits;
-    if (!args->video.empty()) return inspect_video(args->video, args->video_options, checkpoint, args->out);
+    args->film.options.limits = args->open.limits;
+    if (!args->film.path.empty()) return inspect_video(args->film.path, args->film.options, checkpoint, args->out);
     for (const std::string& file : args->images) {
       const ImagePixels image = load_pixels(file, policy, checkpoint.model, args->images.size());
       pixels.push_back(image.pixels);

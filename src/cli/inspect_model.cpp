@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "batch/collate.h"
+#include "cli/frame_policy.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/tensor_output.h"
@@ -26,8 +27,7 @@ namespace {
 struct ForwardArgs {
   OpenOptions open;
   std::vector<std::string> images;
-  std::string video;
-  VideoOptions video_options;
+  FilmArguments film;
   std::string prompt, ids_file, out;
   std::int64_t generate = 0;
   int threads = 0;
@@ -65,13 +65,13 @@ ForwardInput read_input(const ForwardArgs& args, const CheckpointInfo& checkpoin
     input.sizes.insert(input.sizes.end(), {image.plan.original.height, image.plan.original.width});
     plans.push_back(image.plan);
   }
-  if (!args.video.empty()) {
+  if (!args.film.path.empty()) {
     if (!args.images.empty()) fail(ErrorKind::kUsage, "--image and --video exclude each other here");
     if (!checkpoint.image_policy)
       fail(ErrorKind::kInput, "{} has no vision tower: it takes no videos", checkpoint.folder.string());
-    VideoOptions options = args.video_options;
+    VideoOptions options = args.film.options;
     options.limits = args.open.limits;
-    ImagePixels film = load_video_pixels(args.video, *checkpoint.image_policy, checkpoint.model, options);
+    ImagePixels film = load_video_pixels(args.film.path, *checkpoint.image_policy, checkpoint.model, options);
     input.pixels.push_back(film.pixels);
     plans.push_back(film.plan);
     input.video = true;
@@ -153,6 +153,7 @@ int run_forward(const ForwardArgs& args) {
   set_threads(args.threads);
   // The input is checked before the weights are loaded, so that a wrong file costs no time.
   CheckpointInfo checkpoint = open_checkpoint(args.open);
+  args.film.apply(checkpoint.model);
   const ForwardInput input = read_input(args, checkpoint);
   const at::NoGradGuard no_grad;
   TensorOutput out;
@@ -215,9 +216,7 @@ std::function<int()> setup_inspect_forward(CLI::App& app) {
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
-  app.add_option("--video", args->video, "film or folder of frames");
-  app.add_option("--num-frames", args->video_options.num_frames, "frames of it, spread evenly")
-      ->check(CLI::NonNegativeNumber);
+  add_film_options(app, args->film);
   app.add_option("-p,--prompt", args->prompt, "raw prompt text with <image> or <video> where they go");
   app.add_option("--ids", args->ids_file, "JSON list of token ids instead of --prompt");
   app.add_option("-o,--out", args->out, "safetensors file for the tensors")->required();

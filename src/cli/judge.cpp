@@ -42,10 +42,10 @@ struct Case {
   std::vector<std::string> answers;
 };
 
-Case read_case(const std::string& text) {
+/// Fills `c` in the order of its members, so that a line with a fault keeps its id.
+void read_case(const std::string& text, Case& c) {
   const Json line = parse_json(text, "this line");
   if (!line.is_object()) fail(ErrorKind::kFormat, "this line is not a JSON object");
-  Case c;
   if (line.contains("id")) c.id = line.at("id");
   c.question = json_get<std::string>(line, "question", "this line");
   c.images = image_list(line);
@@ -60,7 +60,6 @@ Case read_case(const std::string& text) {
   }
   if (c.answers.empty() || c.answers.size() > 2)
     fail(ErrorKind::kFormat, "\"answers\" holds {} texts; one is scored, two are compared", c.answers.size());
-  return c;
 }
 
 /// A model loaded here.
@@ -173,7 +172,7 @@ int run_judge(const JudgeArgs& args) {
   for (std::size_t i = 0; i < lines.size(); ++i) {
     Case c;
     try {
-      c = read_case(lines[i]);
+      read_case(lines[i], c);
       results.add(judge_case(*judge, c));
     } catch (const Error& error) {
       if (error.kind() == ErrorKind::kStopped) return exit_code(ErrorKind::kStopped);

@@ -20,8 +20,8 @@ struct Round {
 std::string ask_alone(ChatSession& session, const ChatArguments& args, const std::string& question) {
   session.clear();
   for (const std::string& image : args.images) session.add_image(image);
-  if (!args.video.empty())
-    if (const std::string problem = session.add_video(args.video, args.video_options); !problem.empty())
+  if (!args.film.path.empty())
+    if (const std::string problem = session.add_video(args.film.path, args.film.options); !problem.empty())
       log_warning("chat", "{}", problem);
   const Answer answer = session.ask(question, {}, &stop_flag());
   if (answer.reason == StopReason::kCancelled) fail(ErrorKind::kStopped, "stopped");

@@ -270,6 +270,22 @@ void ImageStore::fuse(const EncodedMedia& media, PromptFusion& fusion, const Vid
   encoder.finish();
 }
 
+std::vector<std::shared_ptr<const EncodedMedia>> split_frames(const EncodedMedia& video) {
+  std::vector<std::shared_ptr<const EncodedMedia>> frames;
+  for (std::int64_t i = 0; i < video.plan.layout.views; ++i) {
+    EncodedMedia frame = video;
+    frame.plan.layout.video = false;
+    frame.plan.layout.views = frame.plan.num_tiles = 1;
+    frame.plan.layout.token_count /= video.plan.layout.views;
+    frame.plan.token_count = frame.plan.layout.token_count;
+    frame.rows = video.rows.narrow(0, i * frame.plan.token_count, frame.plan.token_count);
+    frame.hash = hash_text(fmt::format("{} frame {}", video.hash, i));
+    frame.frames = {};
+    frames.push_back(std::make_shared<EncodedMedia>(std::move(frame)));
+  }
+  return frames;
+}
+
 double ImageStore::take_encode_ms() { return std::exchange(encode_ms_, 0.0); }
 
 }  // namespace llava

@@ -7,6 +7,7 @@
 #include <list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "config/image_policy.h"
 #include "model/llava_model.h"
@@ -26,6 +27,9 @@ struct EncodedMedia {
   std::string problem;  ///< why others could not
   bool is_video() const { return plan.layout.video; }
 };
+
+/// The frames of a video each as an image of its own, for models that label them (MediaConfig::frame_label).
+std::vector<std::shared_ptr<const EncodedMedia>> split_frames(const EncodedMedia& video);
 
 /// Which frames of a video to show. `num_frames` > 0: so many, spread evenly; 0: by the model's rule, or
 /// all of a folder of frames.

@@ -41,6 +41,12 @@ std::vector<std::uint64_t> media_hashes(const Prompt& prompt, const Images& imag
   return hashes;
 }
 
+/// A label such as "Image {}:" with its number.
+std::string numbered(std::string label, std::size_t number) {
+  if (const std::size_t at = label.find("{}"); at != std::string::npos) label.replace(at, 2, std::to_string(number));
+  return label;
+}
+
 /// Removes the oldest question and its answer; images of that question move to the front of the next one.
 /// False if only one question is left.
 bool drop_oldest_turn(Conversation& conversation) {
@@ -95,6 +101,7 @@ void ChatSession::clear() {
   conversation_.messages.clear();
   images_.clear();
   waiting_.clear();
+  waiting_times_.clear();
   if (!options_.system.empty())
     conversation_.messages.push_back({"system", {{Part::Kind::kText, options_.system}}});
 }
@@ -103,11 +110,11 @@ void ChatSession::add_image(const std::filesystem::path& path) {
   if (!store_)
     fail(ErrorKind::kInput, "{} has no vision tower: it cannot look at images",
          bundle_.checkpoint.folder.string());
-  waiting_.push_back(store_->load(path, waiting_.size() + 1));
+  waiting_.push_back({store_->load(path, waiting_.size() + 1), ""});
   // Told now, not at the question, so that a long list of images takes no more memory than a full context. The
   // first may have been tiled and gets fewer tokens beside others.
   std::int64_t tokens = 0;
-  for (std::size_t i = 1; i < waiting_.size(); ++i) tokens += waiting_[i]->plan.token_count;
+  for (std::size_t i = 1; i < waiting_.size(); ++i) tokens += waiting_[i].media->plan.token_count;
   if (tokens < context_length_) return;
   const std::size_t count = waiting_.size();
   waiting_.pop_back();
@@ -122,8 +129,30 @@ std::string ChatSession::add_video(const std::filesystem::path& path, const Vide
          bundle_.checkpoint.folder.string());
   std::string problem;
   video_ = options;
-  waiting_.push_back(store_->load_video(path, options, &problem));
+  const MediaConfig& config = bundle_.checkpoint.model.media;
+  auto video = store_->load_video(path, options, &problem);
+  if (options_.time_instruction || config.time_instruction) waiting_times_ += time_instruction(video->frames) + "\n";
+  if (config.frame_label.empty()) {
+    waiting_.push_back({std::move(video), ""});
+  } else {
+    for (std::size_t i = 0; auto& frame : split_frames(*video))
+      waiting_.push_back({std::move(frame), numbered(config.frame_label, ++i)});
+  }
   return problem;
+}
+
+Message ChatSession::message_of(const std::string& question) const {
+  const std::string& label = bundle_.checkpoint.model.media.image_label;
+  Message message{"user", {}};
+  for (std::size_t i = 0; const Waiting& waiting : waiting_) {
+    const bool is_video = waiting.media->is_video();
+    std::string before = waiting.label;
+    if (before.empty() && !is_video && !label.empty()) before = numbered(label, ++i);
+    if (!before.empty() && waiting_.size() > 1) message.parts.push_back({Part::Kind::kText, before});
+    message.parts.push_back({is_video ? Part::Kind::kVideo : Part::Kind::kImage, ""});
+  }
+  message.parts.push_back({Part::Kind::kText, waiting_times_ + question});
+  return message;
 }
 
 Prompt ChatSession::build(const Conversation& conversation, const Images& images) const {
@@ -245,17 +274,9 @@ Answer ChatSession::ask(const std::string& question, const std::function<void(st
                         const std::atomic<bool>* cancel) {
   const auto start = std::chrono::steady_clock::now();
   Conversation conversation = conversation_;
-  Message message{"user", {}};
-  for (const auto& media : waiting_)
-    message.parts.push_back({media->is_video() ? Part::Kind::kVideo : Part::Kind::kImage, ""});
-  std::string times;
-  for (const auto& media : waiting_)
-    if (media->is_video() && (options_.time_instruction || bundle_.checkpoint.model.media.time_instruction))
-      times += time_instruction(media->frames) + "\n";
-  message.parts.push_back({Part::Kind::kText, times + question});
-  conversation.messages.push_back(std::move(message));
+  conversation.messages.push_back(message_of(question));
   Images images = images_;
-  images.insert(images.end(), waiting_.begin(), waiting_.end());
+  for (const Waiting& waiting : waiting_) images.push_back(waiting.media);
   if (images.size() > 1 && bundle_.model->config().media.tile_single_images_only)
     for (auto& image : images)
       if (!image->is_video()) image = store_->load(image->path, images.size());
@@ -270,6 +291,7 @@ Answer ChatSession::ask(const std::string& question, const std::function<void(st
   conversation_ = std::move(conversation);
   images_ = std::move(images);
   waiting_.clear();
+  waiting_times_.clear();
   return result;
 }
 

@@ -73,6 +73,8 @@ class ChatSession {
   std::int64_t context_length() const { return context_length_; }
 
  private:
+  /// The next question with the media that wait for it, labelled where the model wants that.
+  Message message_of(const std::string& question) const;
   Prompt build(const Conversation& conversation,
                const std::vector<std::shared_ptr<const EncodedMedia>>& images) const;
   Prompt fit(Conversation& conversation, const std::vector<std::shared_ptr<const EncodedMedia>>& images);
@@ -91,7 +93,13 @@ class ChatSession {
   std::unique_ptr<ImageStore> store_;
   VideoOptions video_;  // of the last film
   Conversation conversation_;
-  std::vector<std::shared_ptr<const EncodedMedia>> images_, waiting_;
+  struct Waiting {
+    std::shared_ptr<const EncodedMedia> media;
+    std::string label;  // of a frame
+  };
+  std::vector<std::shared_ptr<const EncodedMedia>> images_;
+  std::vector<Waiting> waiting_;
+  std::string waiting_times_;  // what is said of the times of their frames
 
   std::unique_ptr<KvCache> cache_;
   std::vector<std::int64_t> cached_ids_;     // what the cache holds

@@ -44,6 +44,21 @@ class FamilyTest(CliTest):
         fewer = self.ask(golden("checkpoints/llava15"), "--video", self.frames, "--num-frames", 2)
         self.assertEqual(fewer["stats"]["image_tokens"], 2 * 16)
 
+    def test_frames_may_be_tiles_of_one_page(self) -> None:
+        model = golden("checkpoints/llava_next_mistral")  # 4x4 features a view, an image_newline
+        for options, tokens in (
+            ([], 5 * 4),
+            (["--video-newline", "grid"], 5 * 2 * 3),
+            (["--video-newline", "frame"], 5 * 5),
+            (["--video-newline", "one_token"], 5 * 4 + 1),
+            (["--video-pool", "none", "--video-newline", "grid"], 5 * 4 * 5),
+            (["--video-pool", "max", "--video-pool-stride", 4], 5),
+        ):
+            self.assertEqual(self.ask(model, "--video", self.frames, *options)["stats"]["image_tokens"], tokens, options)
+        plain = golden("checkpoints/llava15")
+        self.refused("chat", "--model", plain, "--video", self.frames, "--video-newline", "grid", "hi", words=["image_newline"])
+        self.refused("chat", "--model", plain, "--video", self.frames, "--video-pool", "median", "hi", words=["--video-pool"])
+
     def test_mini_takes_a_few_tokens_an_image_and_a_frame(self) -> None:
         options = ["--chat-format", "llava_llama_3"]
         for name, tokens in (("mini", 4), ("mini_one", 1), ("mini_hd", 4)):

@@ -173,8 +173,8 @@ def held_out(path: Path, pairs: int, clips: int, rng: random.Random) -> tuple[li
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--pairs", type=int, default=1800)
-    parser.add_argument("--clips", type=int, default=1100)
+    parser.add_argument("--pairs", type=int, default=1400)
+    parser.add_argument("--clips", type=int, default=850)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = random.Random(f"{args.seed} several")

@@ -5,10 +5,11 @@ Each task is one pair of files: the questions that make_data.py wrote, and the l
 `llava chat --jsonl` printed for them:
 
     score.py --captions eval_captions.jsonl answers.jsonl --clothing eval_clothing.jsonl answers.jsonl \
-             --easy eval_easy.jsonl answers.jsonl
+             --easy eval_easy.jsonl answers.jsonl --pairs eval_pairs.jsonl answers.jsonl --clips eval_clips.jsonl answers.jsonl
 
 Captions get CIDEr-D (pycocoevalcap); garments and easy-vqa get the share of right answers, where case and marks do
-not count and the first word of an answer that is a possible answer counts. A question without an answer is wrong.
+not count and the first word of an answer that is a possible answer counts. Clips get the share of frames whose sentence
+shares most words with that frame's captions (chance: 1 of 5), and CIDEr-D of the frames. A question without an answer is wrong.
 Pairs named --captions-gray and so on hold the answers about a plain gray picture, the blind baseline.
 Prints one JSON document. Captions need the package pycocoevalcap; the rest needs the standard library alone.
 """
@@ -28,6 +29,7 @@ SPELLINGS = {"tshirt": "t-shirt", "tshirts": "t-shirt", "outerwear": "outwear", 
              "coat": "outwear", "longsleeves": "longsleeve", "grey": "gray"}
 EASY = ["circle", "rectangle", "triangle", "red", "green", "blue", "black", "gray", "teal", "brown", "yellow",
         "yes", "no"]
+WHICH = ["image 1", "image 2", "both", "neither"]
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -65,6 +67,9 @@ def accuracy(pairs: list[tuple[dict, str]], choices: list[str]) -> dict:
     confusion: dict[str, Counter[str]] = defaultdict(Counter)
     for question, answer in pairs:
         truth, said = question["answer"], pick(answer, choices)
+        if choices is WHICH:
+            truth = truth.lower().rstrip(".")
+            said = next((c for c in choices if answer.lower().strip().startswith(c)), "")
         total[truth] += 1
         right[truth] += said == truth
         confusion[truth][said or "?"] += 1
@@ -101,10 +106,42 @@ def captions(pairs: list[tuple[dict, str]]) -> dict:
     }
 
 
+STOP = set("a an the is are in on of with and at to by its his her their it two one some while through for from as".split())
+
+
+def frame_texts(answer: str) -> dict[int, str]:
+    """The sentences of "Frame 1: ... Frame 2: ..."."""
+    parts = re.split(r"\bFrame (\d+):", answer)
+    return {int(number): text.strip() for number, text in zip(parts[1::2], parts[2::2])}
+
+
+def own_share(text: str, references: list[list[str]], frame: int) -> float:
+    """1 if a sentence shares more words with its own frame's references than with any other's, parts of it for ties."""
+    words = set(re.findall(r"[a-z]+", text.lower())) - STOP
+    found = [len(words & set(re.findall(r"[a-z]+", " ".join(sentences).lower()))) for sentences in references]
+    best = max(found)
+    return 1 / found.count(best) if found[frame] == best else 0.0
+
+
+def clips(pairs: list[tuple[dict, str]]) -> dict:
+    """Whether every frame is described in order, how well, and whether the words are of that frame and no other."""
+    whole, shares, sentences = 0, [], []
+    for question, answer in pairs:
+        references = question["references"]
+        texts = frame_texts(answer)
+        whole += list(texts) == list(range(1, len(references) + 1))
+        for i, own in enumerate(references):
+            text = texts.get(i + 1, "")
+            shares.append(own_share(text, references, i) if text else 0.0)
+            sentences.append(({"id": f"{question['id']}-{i}", "references": own}, text))
+    return {"clips": len(pairs), "every_frame_in_order": whole, "own_frame": round(sum(shares) / max(1, len(shares)), 4),
+            "cider": captions(sentences)["cider"]}
+
+
 def main() -> int:
     """Scores what was given; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    tasks = ("captions", "clothing", "easy")
+    tasks = ("captions", "clothing", "easy", "pairs", "clips")
     for task in tasks:
         for suffix, what in (("", "photos"), ("-gray", "a plain gray picture")):
             parser.add_argument(f"--{task}{suffix}", nargs=2, type=Path, metavar=("QUESTIONS", "ANSWERS"),
@@ -118,10 +155,10 @@ def main() -> int:
                 if not paths:
                     continue
                 pairs = pair(*paths)
-                if task == "captions":
-                    result[task + suffix] = captions(pairs)
+                if task in ("captions", "clips"):
+                    result[task + suffix] = captions(pairs) if task == "captions" else clips(pairs)
                 else:
-                    result[task + suffix] = accuracy(pairs, CLASSES if task == "clothing" else EASY)
+                    result[task + suffix] = accuracy(pairs, {"clothing": CLASSES, "easy": EASY, "pairs": WHICH}[task])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         print(f"score: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
