@@ -108,7 +108,7 @@ void PromptFusion::add(const at::Tensor& features) {
   const at::Tensor sum = fused.text.to(at::kFloat).sum(0);
   text_sum_ = text_sum_.defined() ? text_sum_ + sum : sum;
   frames_ += fused.media.size(0);
-  rows_.push_back(fused.media.flatten(0, 1));
+  rows_.push_back(fused.media.flatten(0, 1).clone());  // a view would keep all that the frames' fusion computed
 }
 
 at::Tensor PromptFusion::finish() {

@@ -2,12 +2,13 @@
 """Token counts of `llava inspect image --size` against the rules of specification 1.4 and 1.6, written out here on their own, for random
 sizes and six policies.
 
-  check_token_counts.py --llava build/llava [--count 10000] [--seed 0]
+  check_token_counts.py --llava build/llava [--count 10000] [--seed 0] [--transformers]
 
 Policies: no tiles (1.5), LLaVA-NeXT's pinpoints, OneVision's, and three mixtures of pinpoint lists and caps through checkpoints that
-this script writes (config.json and preprocessor_config.json only).
+this script writes (config.json and preprocessor_config.json only). --transformers checks the rules written here against its processors
+(transformers 4.57.6), for all policies with tiles.
 """
-import argparse, json, math, pathlib, random, subprocess, sys, tempfile
+import argparse, json, math, pathlib, random, subprocess, sys, tempfile, types
 
 
 def best(size, pins):
@@ -68,9 +69,24 @@ def checkpoint(folder, pins, cap):
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
+def of_transformers(size, pins, side, grid, cap):
+    """The same count by LlavaNextProcessor or LlavaOnevisionProcessor."""
+    from transformers import LlavaNextProcessor, LlavaOnevisionProcessor
+    kind = LlavaOnevisionProcessor if cap else LlavaNextProcessor
+    processor = kind.__new__(kind)
+    processor.image_processor = types.SimpleNamespace(image_grid_pinpoints=[[h, w] for w, h in pins])
+    processor.patch_size, processor.num_additional_image_tokens, processor.vision_feature_select_strategy = side // grid, 1, "default"
+    processor.num_image_tokens, processor.vision_aspect_ratio = grid * grid, f"anyres_max_{cap}"
+    if cap:
+        processor.vision_feature_select_strategy = "full"
+    w, h = size
+    return processor._get_number_of_features(h, w, side, side) - (0 if cap else 1)  # "default" drops the class token in __call__
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--llava", required=True)
+    ap.add_argument("--transformers", action="store_true")
     ap.add_argument("--count", type=int, default=10000)
     ap.add_argument("--seed", type=int, default=0)
     a = ap.parse_args()
@@ -88,6 +104,9 @@ def main():
         if out.returncode:
             sys.exit(f"{name}: {out.stderr}")
         found = [json.loads(line)["tokens"] for line in out.stdout.splitlines()]
+        if a.transformers and pins:
+            other = [(s, e, t) for s in sizes if (e := tokens(s, pins, side, grid, cap)) != (t := of_transformers(s, pins, side, grid, cap))]
+            print(f"{name:24s} rules here against transformers: {len(other)} different {other[:3] if other else ''}")
         wrong = [(s, f, e) for s, f in zip(sizes, found) if f != (e := tokens(s, pins, side, grid, cap))]
         worst = max(worst, len(wrong))
         print(f"{name:24s} {len(found)} sizes, {len(wrong)} different {wrong[:3] if wrong else ''}")
