@@ -115,27 +115,27 @@ def record(name: str, photos: list[Photo], label: str, turns: list[tuple[str, st
 
 
 def pair(index: int, pool: list[Photo], rng: random.Random) -> dict:
+    """Two photos: compared, described one by one, and told apart by what they show."""
     photos = rng.sample(pool, 2)
-    turns = [(rng.choice(COMPARE), comparison(photos, rng))]
-    one = rng.randrange(2)
-    turns.append((f"Describe image {one + 1}.", short_caption(photos[one])))
-    for wanted in [*CHOICES[:2], *([rng.choice(CHOICES[2:])] if rng.random() < 0.6 else [])]:
-        if asked := which_shows(photos, rng, wanted):
+    turns = [(f"Describe image {one + 1}.", short_caption(photos[one])) for one in (0, 1)]
+    for wanted in (*CHOICES[:2], *CHOICES[:2], rng.choice(CHOICES[2:])):
+        asked = which_shows(photos, rng, wanted)
+        if asked and asked not in turns:
             turns.append(asked)
-    turns[2:] = rng.sample(turns[2:], len(turns) - 2)
+    turns = [(rng.choice(COMPARE), comparison(photos, rng)), *rng.sample(turns, len(turns))]
     return record(f"pair-{index}", photos, "Image", turns)
 
 
 def clip(index: int, pool: list[Photo], rng: random.Random) -> dict:
+    """Three to five frames: described in order, and one by one."""
     count = rng.randint(3, 5)
     photos = rng.sample(pool, count)
     for i in range(1, count):  # a scene may last several frames
         if rng.random() < 0.15:
             photos[i] = photos[i - 1]
     every = "\n".join(f"Frame {i}: {short_caption(photo)}" for i, photo in enumerate(photos, 1))
-    one = rng.randrange(count)
-    return record(f"clip-{index}", photos, "Frame",
-                  [(rng.choice(FRAMES), every), (f"What does frame {one + 1} show?", short_caption(photos[one]))])
+    turns = [(f"What does frame {one + 1} show?", short_caption(photos[one])) for one in rng.sample(range(count), 3)]
+    return record(f"clip-{index}", photos, "Frame", [(rng.choice(FRAMES), every), *turns])
 
 
 def frame_folder(folder: Path, photos: list[Photo]) -> str:
