@@ -75,5 +75,15 @@ TEST(Critic, AnyTextIsReadWithoutHarm) {
   }
 }
 
+TEST(Critic, AVeryLongReplyIsReadInBoundedTime) {
+  for (const std::string word : {"a", "first response ", "the first answer is ", "score ", "score: ", " "}) {
+    std::string text;
+    while (text.size() < (std::size_t{1} << 20)) text += word;
+    EXPECT_FALSE(parse_score(text));
+    parse_preference(text);
+    EXPECT_EQ(parse_preference("The second response is better.\n" + text), Preference::kSecond) << word;
+  }
+}
+
 }  // namespace
 }  // namespace llava
