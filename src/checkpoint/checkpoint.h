@@ -53,6 +53,7 @@ struct CheckpointInfo {
   std::shared_ptr<const ChatFormat> chat_format;  ///< null likewise
   std::vector<std::int64_t> stop_ids;  ///< generation_config.json's eos (single or list), else config's
   std::vector<WeightSource> weights;   ///< in the order of precedence, later ones override
+  std::vector<WeightSource> delta_base;  ///< what `weights` are differences from, tensor by tensor (LLaVA v0, v1)
   std::vector<AdapterFiles> adapters;
   Json config, generation_config;  ///< as read
 };
@@ -62,6 +63,7 @@ struct ReadOptions {
   std::optional<std::filesystem::path>
       base;  ///< --model-base: base model of an adapter or projector folder
   std::optional<std::filesystem::path> vision_tower;  ///< --vision-tower: folder used for mm_vision_tower
+  bool delta = false;  ///< --delta: the folder's weights are differences from the base's (specification 2.5)
 };
 
 /// Reads a folder (HF layout old or new, original LLaVA, LoRA output with base, ours) or a GGUF file.

@@ -120,10 +120,11 @@ void read_mm_video(const Json& config, MediaConfig& media, std::string_view what
 }  // namespace
 
 void read_mm_media(const Json& config, ModelConfig& model, ImagePolicy& policy, std::string_view what) {
-  for (const char* key : {"s2", "use_s2", "mm_use_im_start_end"})
+  for (const char* key : {"s2", "use_s2"})
     if (json_get_or<bool>(config, key, false, what)) refuse(config, key, what);
   if (config.contains("mm_resampler_type") && !config.at("mm_resampler_type").is_null())
     refuse(config, "mm_resampler_type", what);
+  model.media.image_start_end = json_get_or<bool>(config, "mm_use_im_start_end", false, what);
   read_mm_merge(config, model.media, what);
   const auto ratio = json_get_or<std::string>(config, "image_aspect_ratio", "square", what);
   if (ratio == "pad") {

@@ -155,7 +155,12 @@ CheckpointInfo read_original_llava(const fs::path& folder, const Json& config, c
   read_token_ids(config, type, info.model, what);
   info.model.image_token_id = -200;
   std::vector<fs::path> roots = {folder};
-  if (base != nullptr) {
+  if (base != nullptr && options.delta) {
+    if (base->layout == Layout::kGguf)
+      fail(ErrorKind::kUnsupported, "{}: a delta is not from a GGUF file's weights", base->folder.string());
+    info.delta_base = base->weights;
+    roots.push_back(base->folder);
+  } else if (base != nullptr) {
     info.weights = base->weights;
     info.adapters = base->adapters;
     info.tokenizer = base->tokenizer;
@@ -172,6 +177,10 @@ CheckpointInfo read_original_llava(const fs::path& folder, const Json& config, c
   read_mm_compressor(config, info, what);
   apply_tensor_facts(info);
   read_text_files(folder, info);
+  if (info.model.media.image_start_end && info.tokenizer)
+    for (const char* token : {"<im_start>", "<im_end>"})
+      if (!info.tokenizer->token_to_id(token))
+        fail(ErrorKind::kFormat, "{}: mm_use_im_start_end, but the tokenizer has no {}", what, token);
   if (!info.chat_format)
     info.chat_format =
         with_context(what, [&] { return find_chat_format(format_name(config, info.model.decoder, what)); });

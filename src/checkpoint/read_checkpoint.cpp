@@ -31,6 +31,7 @@ CheckpointInfo read_base(const fs::path& base, const ReadOptions& options, int d
     fail(ErrorKind::kFormat, "{}: more than {} base models behind one another", base.string(), kMaxBases);
   ReadOptions rest = options;
   rest.base.reset();
+  rest.delta = false;
   return read_any(base, rest, depth + 1);
 }
 
@@ -60,7 +61,7 @@ CheckpointInfo read_lora_folder(const fs::path& folder, const ReadOptions& optio
 /// An original LLaVA folder; a projector-only one takes the language model from its base.
 CheckpointInfo read_original_folder(const fs::path& folder, const Json& config, const ReadOptions& options,
                                     int depth) {
-  if (has_weights(folder) || !is_file(folder / "mm_projector.bin"))
+  if (!options.delta && (has_weights(folder) || !is_file(folder / "mm_projector.bin")))
     return read_original_llava(folder, config, options, nullptr);
   const std::string what = (folder / "config.json").string();
   const auto named = json_get_or<std::string>(config, "_name_or_path", "", what);
@@ -140,13 +141,16 @@ const char* to_string(Layout layout) {
 
 CheckpointInfo read_checkpoint(const fs::path& model, const ReadOptions& options) {
   CheckpointInfo info = read_any(model, options, 0);
+  if (options.delta && info.delta_base.empty())
+    fail(ErrorKind::kUsage, "{}: --delta is for a folder of the original LLaVA's weights beside --model-base",
+         model.string());
   info.model.validate();
   info.recipe = detect_recipe(info.model);
   return info;
 }
 
 CheckpointInfo read_checkpoint(const fs::path& model, const std::optional<fs::path>& base) {
-  return read_checkpoint(model, ReadOptions{base, {}});
+  return read_checkpoint(model, ReadOptions{base, {}, false});
 }
 
 }  // namespace llava

@@ -32,6 +32,7 @@ void add_checkpoint_options(CLI::App& app, OpenOptions& options) {
                  "checkpoint folder, GGUF file, installed model, or random:RECIPE")
       ->capture_default_str();
   app.add_option("--model-base", options.base, "language model of a LoRA or projector folder");
+  app.add_flag("--delta", options.delta, "the folder's weights are differences from --model-base (LLaVA v0 and v1)");
   app.add_option("--vision-tower", options.vision_tower, "folder of the vision tower the checkpoint names");
   app.add_option("--chat-format", options.chat_format,
                  "a named conversation format instead of the checkpoint's own");

@@ -89,6 +89,7 @@ struct MediaConfig {
   Newline video_newline = Newline::kNone;   ///< mm_newline_position
   std::int64_t faster_token_stride = 0;     ///< of add_faster_video; 0: no slow-fast
   bool time_instruction = false;            ///< add_time_instruction: the text says when the frames are
+  bool image_start_end = false;             ///< mm_use_im_start_end: <im_start> and <im_end> around every image
   /// What stands before each of several images of one question ("Image {}:", counted from 1), and before each
   /// frame of a film, which is then shown as so many images. Empty: nothing.
   std::string image_label, frame_label;

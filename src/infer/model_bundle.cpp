@@ -72,6 +72,7 @@ CheckpointInfo open_checkpoint(const OpenOptions& options) {
     ReadOptions read;
     if (options.base) read.base = find_model(*options.base);
     if (options.vision_tower) read.vision_tower = find_model(*options.vision_tower);
+    read.delta = options.delta;
     info = read_checkpoint(find_model(options.model), read);
   }
   if (!options.chat_format.empty()) info.chat_format = find_chat_format(options.chat_format);

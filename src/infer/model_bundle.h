@@ -19,6 +19,7 @@ struct OpenOptions {
   std::string model = "llava-nano";         ///< folder, file, installed name, or random:RECIPE
   std::optional<std::string> base;          ///< --model-base
   std::optional<std::string> vision_tower;  ///< --vision-tower
+  bool delta = false;                       ///< --delta: weights are differences from `base`
   std::string dtype = "auto";               ///< auto, float32, bfloat16, float16
   std::string device = "auto";              ///< auto, cpu, cuda, cuda:1
   std::string chat_format;                  ///< a named format instead of the checkpoint's own

@@ -69,6 +69,10 @@ OpenedWeights open_weights(const CheckpointInfo& checkpoint, SpecsOf specs_of) {
           return found;
         });
   }
+  for (const WeightSource& source : checkpoint.delta_base) {
+    const auto file = opened(source);
+    opened_weights.delta_base.add(file, [&](const std::string& name) { return canonical(*file, name, source.part); });
+  }
   return opened_weights;
 }
 
@@ -80,7 +84,8 @@ MemoryNeed memory_need(const OpenedWeights& weights, const std::vector<WeightSpe
         static_cast<std::uint64_t>(spec.num_elements()) * c10::elementSize(options.dtype);
     const WeightStore::Entry* entry = weights.store.find(spec.name);
     const bool in_place =
-        entry != nullptr && is_in_place(*entry->view, options.dtype) && options.device.is_cpu();
+        entry != nullptr && is_in_place(*entry->view, options.dtype) && options.device.is_cpu() &&
+        !weights.delta_base.contains(spec.name);
     (in_place ? need.mapped_bytes : need.owned_bytes) += bytes;
   }
   if (!options.device.is_cpu()) need.owned_bytes = 0;  // the weights go to the device, tensor by tensor
@@ -91,8 +96,27 @@ at::Tensor StoreReader::read(const std::string& name, const std::vector<std::int
   if (options_.new_connector_seed && name.starts_with("mm_projector.") && !weights_.store.contains(name))
     return new_connector_tensor(name, shape, *options_.new_connector_seed)
         .to(options_.device, options_.dtype);
+  if (weights_.delta_base.contains(name)) {
+    const WeightStore::Entry* entry = weights_.store.find(name);
+    LLAVA_ASSERT(entry != nullptr, "check_fit has found every tensor");
+    const c10::ScalarType stored = scalar_type(entry->view->dtype);  // summed as the published script does
+    return plus_base(name, weights_.store.take(name, shape, stored)).to(options_.device, options_.dtype);
+  }
   const at::Tensor tensor = weights_.store.take(name, shape, options_.dtype);
   return unpermute(name, tensor).to(options_.device);
+}
+
+at::Tensor StoreReader::plus_base(const std::string& name, const at::Tensor& difference) {
+  const WeightStore::Entry* entry = weights_.delta_base.find(name);
+  const std::vector<std::int64_t>& shape = entry->view->shape;
+  const bool rows_added = difference.dim() == 2 && shape.size() == 2 && shape[1] == difference.size(1) &&
+                          shape[0] <= difference.size(0);  // of the embedding and the head, for new tokens
+  if (difference.sizes() != at::IntArrayRef(shape) && !rows_added)
+    fail(ErrorKind::kInput, "{}: the base's tensor of shape {} is not what this is a difference from", name,
+         fmt::join(shape, "x"));
+  at::Tensor sum = difference.clone();
+  sum.narrow(0, 0, shape[0]).add_(weights_.delta_base.take(name, shape, difference.scalar_type()));
+  return sum;
 }
 
 at::Tensor StoreReader::unpermute(const std::string& name, const at::Tensor& tensor) const {

@@ -16,6 +16,7 @@ namespace llava {
 struct OpenedWeights {
   WeightStore store;
   ModelConfig config;                    ///< vocabulary rows and tied head as the tensors say
+  WeightStore delta_base;                ///< what `store` holds the differences from
   std::set<const TensorFile*> permuted;  ///< llama.cpp's llama files, whose q and k rows are interleaved
 };
 /// `specs_of` lists what the caller needs of the config (whole model or tower).
@@ -37,6 +38,7 @@ class StoreReader final : public WeightReader {
   at::Tensor read(const std::string& name, const std::vector<std::int64_t>& shape) override;
 
  private:
+  at::Tensor plus_base(const std::string& name, const at::Tensor& difference);
   at::Tensor unpermute(const std::string& name, const at::Tensor& tensor) const;
   OpenedWeights& weights_;
   const LoadOptions& options_;

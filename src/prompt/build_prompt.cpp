@@ -76,6 +76,18 @@ Conversation as_trained(Conversation conversation, const ModelConfig& model) {
   return conversation;
 }
 
+/// LLaVA v0 and v1: image tokens of their own around every image (mm_use_im_start_end).
+std::vector<Segment> with_start_end(const std::vector<Segment>& segments) {
+  std::vector<Segment> out;
+  for (const Segment& segment : segments) {
+    const auto add = [&](const char* token) { out.push_back({.text = token, .turn = segment.turn}); };
+    if (segment.is_media()) add("<im_start>");
+    out.push_back(segment);
+    if (segment.is_media()) add("<im_end>");
+  }
+  return out;
+}
+
 Branch make_branch(const Conversation& given, const std::vector<MediaPlan>& plans,
                    const ChatFormat& format, const Tokenizer& tokenizer, const ModelConfig& model,
                    const PromptOptions& options) {
@@ -84,6 +96,7 @@ Branch make_branch(const Conversation& given, const std::vector<MediaPlan>& plan
   const bool is_training = options.mode == PromptMode::kTrain;
   branch.segments = is_training ? format.render_training(conversation) : format.render(conversation, true);
   check_media(conversation.num_media(), branch.segments, plans);
+  if (model.media.image_start_end) branch.segments = with_start_end(branch.segments);
   branch.tokens =
       tokenise(branch.segments, tokenizer, media_token_ids(model),
                {.tokenisation = options.tokenisation, .user_text_special = options.user_text_special});

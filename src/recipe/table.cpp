@@ -30,6 +30,7 @@ DecoderConfig shape_of(DecoderConfig decoder) {
 MediaConfig shape_of(MediaConfig media) {
   media.video_token_id = -1;
   media.time_instruction = false;
+  media.image_start_end = false;
   media.image_label.clear();
   media.frame_label.clear();
   media.video_fps = 1.0;

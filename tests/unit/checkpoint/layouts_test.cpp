@@ -81,7 +81,6 @@ TEST(OriginalLayout, TheFolderNameMeansNothing) {
 TEST(OriginalLayout, UnsupportedMathsIsNamed) {
   const std::pair<const char*, Json> changes[] = {{"s2", true},
                                                   {"mm_resampler_type", "spatial_pool"},
-                                                  {"mm_use_im_start_end", true},
                                                   {"image_aspect_ratio", "anyres_max_x"},
                                                   {"image_aspect_ratio", "highres"},
                                                   {"faster_token_stride", 0},
@@ -116,6 +115,20 @@ TEST(OriginalLayout, PinpointsMayBeAListTextOrARange) {
                           Json::parse("[[-3, 5]]"), Json("(1x1),...,(99999999999999999999x2)"),
                           Json("(3x3),...,(1x1)")})
     expect_error(ErrorKind::kFormat, "image_grid_pinpoints", [&] { pinpoints(bad); });
+}
+
+TEST(OriginalLayout, ADeltaNeedsItsBaseAndKeepsItApart) {
+  Json config = original_config();
+  config["mm_use_im_start_end"] = true;
+  const fs::path folder = write_original("delta", config);
+  const fs::path base = test::write_model("delta-base", test::text_config(), {"model.embed_tokens.weight"});
+  expect_error(ErrorKind::kInput, "base model", [&] { read_checkpoint(folder, ReadOptions{{}, {}, true}); });
+  const CheckpointInfo info = read_checkpoint(folder, ReadOptions{base, {}, true});
+  ASSERT_EQ(info.delta_base.size(), 1U);
+  EXPECT_EQ(info.delta_base[0].path, base / "model.safetensors");
+  for (const WeightSource& source : info.weights) EXPECT_NE(source.path, base / "model.safetensors");
+  EXPECT_TRUE(info.model.media.image_start_end);
+  expect_error(ErrorKind::kUsage, "--delta", [&] { read_checkpoint(base, ReadOptions{base, {}, true}); });
 }
 
 TEST(OriginalLayout, SaysWhereItLookedForTheTower) {

@@ -89,6 +89,30 @@ TEST(LoadModel, TakesVocabularyAndTiedHeadFromTheTensors) {
                         at::linear(at::ones({1, 16}), tensors.at("model.embed_tokens.weight"))));
 }
 
+/// As the published script: new = base + delta in the stored dtype; rows that the base lacks are the delta's.
+TEST(LoadModel, ADeltaIsAddedToItsBase) {
+  at::manual_seed(11);
+  const auto delta = text_tensors(text_config(), c10::kHalf);
+  ModelConfig smaller = text_config();
+  smaller.decoder.vocab_size = 37;
+  const auto base = text_tensors(smaller, c10::kHalf);
+  CheckpointInfo info = checkpoint_of(text_config(), delta, scratch_dir("delta"));
+  info.delta_base = checkpoint_of(smaller, base, scratch_dir("delta-base")).weights;
+  const auto model = load_model(info, {});
+  std::size_t compared = 0;
+  for (const NamedParameter& p : model->parameters()) {
+    std::string name = p.name;
+    if (name.starts_with("language_model.")) name.replace(0, std::string("language_model").size(), "model");
+    at::Tensor sum = delta.at(name).clone();
+    sum.narrow(0, 0, base.at(name).size(0)).add_(base.at(name));
+    EXPECT_TRUE(at::equal(p.tensor, sum.to(at::kFloat))) << name;
+    ++compared;
+  }
+  EXPECT_EQ(compared, delta.size());
+  info.delta_base = checkpoint_of(text_config(), {{"model.norm.weight", at::ones({8})}}, scratch_dir("delta-other")).weights;
+  EXPECT_THAT(error_of([&] { load_model(info, {}); }, ErrorKind::kInput), HasSubstr("language_model.norm.weight"));
+}
+
 TEST(LoadModel, LeavesWeightsOfTheWantedDtypeInTheMap) {
   const auto info =
       checkpoint_of(text_config(), text_tensors(text_config(), c10::kBFloat16), scratch_dir("mapped"));

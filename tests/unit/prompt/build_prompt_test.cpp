@@ -65,6 +65,24 @@ TEST(BuildPrompt, AVideoIsAnImageToAModelWithoutATokenForVideos) {
   }
 }
 
+/// The original code: "<image>" becomes "<im_start><image><im_end>" in the text, which is then cut at <image>.
+TEST(BuildPrompt, TokensAroundAnImageStandWhereTheOriginalCodeWritesThem) {
+  LLAVA_TOKENIZER_OR_SKIP(tokenizer, "llava15");
+  ModelConfig model = model_with(-200);
+  model.media.image_start_end = true;
+  const Conversation c{{message("user", "Look.", 1), message("assistant", "Yes."), message("user", "And now?")}};
+  for (const char* name : {"llava_v0", "v1"}) {
+    const auto format = find_chat_format(name);
+    std::string text = format->render_text(c, true);
+    const std::size_t at = text.find("<image>");
+    ASSERT_NE(at, std::string::npos);
+    text.replace(at, 7, "<im_start><image><im_end>");
+    const Prompt expected = prompt_from_text(text, plans({2}), tokenizer, model_with(-200), ImageTokenisation::kChunks);
+    const Prompt found = build_prompt(c, plans({2}), *format, tokenizer, model, {.tokenisation = ImageTokenisation::kChunks});
+    EXPECT_EQ(found.ids, expected.ids) << name;
+  }
+}
+
 TEST(BuildPrompt, RefusesTheWrongNumberOfImages) {
   LLAVA_TOKENIZER_OR_SKIP(tokenizer, "llava15");
   const auto format = find_chat_format("v1");
