@@ -48,7 +48,9 @@ TEST(FrameSampling, AlwaysAscendsInsideTheFilm) {
         const FramePick pick = pick_frames(total, fps, {.max_frames = bound});
         ASSERT_FALSE(pick.indices.empty());
         ASSERT_EQ(pick.indices.size(), pick.times.size());
-        if (bound > 0) ASSERT_LE(static_cast<std::int64_t>(pick.indices.size()), bound);
+        if (bound > 0) {
+          ASSERT_LE(static_cast<std::int64_t>(pick.indices.size()), bound);
+        }
         ASSERT_TRUE(std::is_sorted(pick.indices.begin(), pick.indices.end()));
         ASSERT_GE(pick.indices.front(), 0);
         ASSERT_LT(pick.indices.back(), total);
