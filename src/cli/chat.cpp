@@ -111,9 +111,7 @@ int run_chat(ChatArguments& args) {
   if (args.jsonl) return chat_jsonl(session, args);
   if (args.self_correct > 0) return chat_self_correct(session, args, args.self_correct);
   for (const std::string& image : args.images) session.add_image(image);
-  if (!args.film.path.empty())
-    if (const std::string problem = session.add_video(args.film.path, args.film.options); !problem.empty())
-      log_warning("chat", "{}", problem);
+  add_film(session, args.film.path, args.film.options);
   if (!args.question.empty()) return chat_once(session, args, bundle);
   return chat_interactive(session, args, bundle);
 }

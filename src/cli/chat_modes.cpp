@@ -159,9 +159,7 @@ OrderedJson answer_line(ChatSession& session, const ChatArguments& args, const s
   const auto question = json_get<std::string>(line, "question", "this line");
   session.clear();
   for (const std::string& file : image_list(line)) session.add_image(file);
-  if (const auto video = json_get_or<std::string>(line, "video", "", "this line"); !video.empty())
-    if (const std::string problem = session.add_video(video, args.film.options); !problem.empty())
-      log_warning("chat", "{}", problem);
+  add_film(session, json_get_or<std::string>(line, "video", "", "this line"), args.film.options);
   const Answer answer = session.ask(question, {}, &stop_flag());
   if (answer.reason == StopReason::kCancelled) fail(ErrorKind::kStopped, "stopped");
   OrderedJson json = {{"id", OrderedJson(id)}, {"answer", std::string(trimmed(answer.text))}};
@@ -207,6 +205,11 @@ std::string stats_text(const GenerationStats& stats) {
       stats.prompt_tokens, stats.image_tokens, stats.reused_tokens, stats.image_ms, stats.prefill_ms,
       rate(stats.prompt_tokens - stats.reused_tokens, stats.prefill_ms), stats.first_token_ms,
       stats.new_tokens, rate(decoded(stats), stats.decode_ms));
+}
+
+void add_film(ChatSession& session, const std::string& path, const VideoOptions& options) {
+  if (path.empty()) return;
+  if (const std::string problem = session.add_video(path, options); !problem.empty()) log_warning("chat", "{}", problem);
 }
 
 int chat_once(ChatSession& session, const ChatArguments& args, const ModelBundle& bundle) {

@@ -22,6 +22,8 @@ struct ChatArguments {
   bool stats = false, json = false, jsonl = false;
 };
 
+/// Gives the session a film with the next question, if there is one; what could not be read of it is logged.
+void add_film(ChatSession& session, const std::string& path, const VideoOptions& options);
 /// One question, one answer. Returns the exit code.
 int chat_once(ChatSession& session, const ChatArguments& args, const ModelBundle& bundle);
 /// One question; then `rounds` times a critique of the answer by the model itself (LLaVA-Critic's prompt) and
@@ -30,7 +32,7 @@ int chat_self_correct(ChatSession& session, const ChatArguments& args, int round
 /// Questions from the terminal (or lines of a pipe) until /exit or the end of input. Ctrl-C ends an answer,
 /// not the session.
 int chat_interactive(ChatSession& session, const ChatArguments& args, const ModelBundle& bundle);
-/// Lines {"id", "images": [...] | "image", "question", "system"?} to lines {"id", "answer"} or {"id",
+/// Lines {"id", "images": [...] | "image", "video"?, "question"} to lines {"id", "answer"} or {"id",
 /// "error"}, in input order; the model stays loaded, and lines about the same image encode it once. 1 if
 /// any line failed.
 int chat_jsonl(ChatSession& session, const ChatArguments& args);

@@ -19,6 +19,7 @@ std::map<std::string, Value> names_of(std::initializer_list<Value> values) {
 
 void FilmArguments::apply(ModelConfig& model) const {
   if (!pool && !pool_stride && !newline) return;
+  if (!model.tower) fail(ErrorKind::kUsage, "this model has no vision tower: it has no rules for films");
   MediaConfig& media = model.media;
   if (model.compressor || model.connector.class_token)
     throw Error(ErrorKind::kUsage, "this model's frames are no grid that could be pooled or have newlines",

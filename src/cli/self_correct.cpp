@@ -1,7 +1,6 @@
 #include <iostream>
 
 #include "base/error.h"
-#include "base/log.h"
 #include "base/signals.h"
 #include "cli/chat_modes.h"
 #include "cli/output.h"
@@ -20,9 +19,7 @@ struct Round {
 std::string ask_alone(ChatSession& session, const ChatArguments& args, const std::string& question) {
   session.clear();
   for (const std::string& image : args.images) session.add_image(image);
-  if (!args.film.path.empty())
-    if (const std::string problem = session.add_video(args.film.path, args.film.options); !problem.empty())
-      log_warning("chat", "{}", problem);
+  add_film(session, args.film.path, args.film.options);
   const Answer answer = session.ask(question, {}, &stop_flag());
   if (answer.reason == StopReason::kCancelled) fail(ErrorKind::kStopped, "stopped");
   const std::size_t begin = std::min(answer.text.find_first_not_of(' '), answer.text.size());

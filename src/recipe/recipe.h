@@ -9,7 +9,7 @@
 #include "config/model_config.h"
 
 /// What distinguishes one model from another, as values. A new combination is one function in one file and
-/// one line in table.cpp (docs/adding_a_model.md). Every recipe file has the same order: source, tower,
+/// one line in recipes.def (docs/adding_a_model.md). Every recipe file has the same order: source, tower,
 /// connector, decoder, image policy, chat.
 namespace llava {
 

@@ -59,6 +59,10 @@ class FamilyTest(CliTest):
         self.refused("chat", "--model", plain, "--video", self.frames, "--video-newline", "grid", "hi", words=["image_newline"])
         self.refused("chat", "--model", plain, "--video", self.frames, "--video-pool", "median", "hi", words=["--video-pool"])
 
+    def test_a_model_without_a_tower_has_no_rules_for_films(self) -> None:
+        self.refused("inspect", "forward", "--model", golden("checkpoints/llama"), "--video-pool", "max", "--prompt", "hi",
+                     "--out", self.folder / "out.safetensors", words=["no vision tower"])
+
     def test_mini_takes_a_few_tokens_an_image_and_a_frame(self) -> None:
         options = ["--chat-format", "llava_llama_3"]
         for name, tokens in (("mini", 4), ("mini_one", 1), ("mini_hd", 4)):
