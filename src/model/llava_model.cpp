@@ -3,11 +3,8 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <optional>
-#include <regex>
-#include <set>
 
 #include "base/error.h"
 #include "model/build_model.h"
@@ -15,6 +12,7 @@
 #include "model/decoder.h"
 #include "model/fused.h"
 #include "model/kv_cache.h"
+#include "model/lora.h"
 #include "model/media_rows.h"
 #include "model/ops.h"
 #include "model/prefusion.h"
@@ -45,8 +43,11 @@ class Model final : public LlavaModel {
   at::Tensor logits(const at::Tensor& hidden) override { return at::linear(hidden, head()); }
   Loss loss(const MultimodalBatch& batch, ForwardTrace* trace) override;
   std::vector<NamedParameter> parameters() override;
-  std::vector<std::string> add_lora(const LoraConfig& lora) override;
-  void merge_lora() override;
+  std::vector<std::string> add_lora(const LoraConfig& lora) override {
+    return llava::add_lora(builder_.linears, lora);
+  }
+  void merge_lora() override { llava::merge_lora(builder_.linears); }
+  void set_lora_enabled(bool enabled) override { llava::set_lora_enabled(builder_.linears, enabled); }
   void set_frozen_compute(FrozenCompute compute) override;
   void set_layer_runner(LayerRunner runner) override { runner_ = std::move(runner); }
   std::unique_ptr<KvCache> make_cache(std::int64_t batch, std::int64_t capacity) const override;
@@ -233,66 +234,11 @@ LlavaModel::Loss Model::loss(const MultimodalBatch& batch, ForwardTrace* trace) 
 std::vector<NamedParameter> Model::parameters() {
   std::vector<NamedParameter> all = builder_.parameters;
   for (const Linear* linear : builder_.linears) {
-    if (!linear->lora_a.defined()) continue;
+    if (!linear->has_lora()) continue;
     all.push_back({linear->name + ".lora_A.weight", linear->lora_a});
     all.push_back({linear->name + ".lora_B.weight", linear->lora_b});
   }
   return all;
-}
-
-/// Which modules a LoraConfig names.
-class ModuleFilter {
- public:
-  explicit ModuleFilter(const LoraConfig& lora) : names_(lora.modules.begin(), lora.modules.end()) {
-    if (!names_.empty()) return;
-    try {
-      pattern_ = std::regex(lora.target, std::regex::ECMAScript | std::regex::optimize);
-    } catch (const std::regex_error& e) {
-      fail(ErrorKind::kUsage, "LoRA target \"{}\" is not a regular expression: {}", lora.target, e.what());
-    }
-  }
-  bool operator()(const std::string& module) const {
-    return names_.empty() ? std::regex_search(module, pattern_) : names_.contains(module);
-  }
-
- private:
-  std::set<std::string> names_;
-  std::regex pattern_;
-};
-
-std::vector<std::string> Model::add_lora(const LoraConfig& lora) {
-  if (lora.r <= 0) fail(ErrorKind::kUsage, "LoRA rank must be positive, not {}", lora.r);
-  const ModuleFilter wanted(lora);
-  const auto rank = static_cast<double>(lora.r);
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(lora.seed);
-  std::vector<std::string> names;
-  for (Linear* linear : builder_.linears) {
-    if (!wanted(linear->name)) continue;
-    const double bound =
-        1.0 / std::sqrt(static_cast<double>(linear->weight.size(1)));  // kaiming_uniform, a = sqrt 5
-    const at::Tensor a =
-        at::empty({lora.r, linear->weight.size(1)}, at::kFloat).uniform_(-bound, bound, generator);
-    linear->lora_a = a.to(linear->weight.options());
-    linear->lora_b = at::zeros({linear->weight.size(0), lora.r}, linear->weight.options());
-    linear->lora_scale = lora.lora_alpha / (lora.use_rslora ? std::sqrt(rank) : rank);
-    linear->lora_dropout = lora.dropout;
-    names.push_back(linear->name);
-  }
-  if (names.empty()) fail(ErrorKind::kUsage, "LoRA target \"{}\" matches no linear layer", lora.target);
-  return names;
-}
-
-void Model::merge_lora() {
-  const at::NoGradGuard no_grad;
-  for (Linear* linear : builder_.linears) {
-    if (!linear->lora_a.defined()) continue;
-    const at::Tensor delta = at::mm(linear->lora_b.to(at::kFloat), linear->lora_a.to(at::kFloat));
-    const at::Tensor merged =
-        linear->weight.to(at::kFloat).add(delta, linear->lora_scale).to(linear->weight.scalar_type());
-    linear->weight.set_data(merged);  // the stored weight may be a read-only map
-    linear->int8.reset();
-    linear->lora_a = linear->lora_b = at::Tensor();
-  }
 }
 
 void Model::set_frozen_compute(FrozenCompute compute) {

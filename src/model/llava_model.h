@@ -11,6 +11,7 @@
 #include "config/frozen_compute.h"
 #include "config/model_config.h"
 #include "model/batch.h"
+#include "model/lora_config.h"
 
 /// Legend: B batch, T tokens, D decoder width, H heads, K kv heads, P patches, C tower width, M tiles, N
 /// image features, V vocabulary
@@ -32,16 +33,6 @@ struct ForwardTrace {
   at::Tensor projected;      ///< [M,N/M,D] connector output
   at::Tensor inputs_embeds;  ///< [B,T,D] after splicing
   at::Tensor final_hidden;   ///< [B,T,D] after the last norm
-};
-
-struct LoraConfig {
-  std::int64_t r = 16;
-  double lora_alpha = 32;
-  double dropout = 0.0;
-  std::string target;                ///< regular expression on canonical module names, searched
-  std::vector<std::string> modules;  ///< exact module names instead of `target` (a saved adapter)
-  bool use_rslora = false;
-  std::uint64_t seed = 0;
 };
 
 /// Tower + connector + decoder. Weights are shared and const in inference; run state (KvCache) lives
@@ -87,6 +78,9 @@ class LlavaModel {
   virtual std::vector<std::string> add_lora(const LoraConfig& lora) = 0;
   /// W <- W + scale * B A for all LoRA pairs, which are removed.
   virtual void merge_lora() = 0;
+  /// Off: the base model alone answers, as if it had no pairs (the reference policy of a preference run);
+  /// the pairs stay among parameters(). On is the start.
+  virtual void set_lora_enabled(bool enabled) = 0;
   /// For the decoder's linear layers whose weights want no gradient at the time of the call. Error{kUsage}
   /// unless the model is float32 on a CPU.
   virtual void set_frozen_compute(FrozenCompute compute) = 0;

@@ -3,17 +3,13 @@
 #include <torch/torch.h>
 
 #include "model/fused.h"
+#include "model/lora.h"
 
 namespace llava {
 
 at::Tensor Linear::operator()(const at::Tensor& x) const {
   const at::Tensor y = int8 ? fused::int8_linear(x, *int8, bias) : at::linear(x, weight, bias);
-  if (!lora_a.defined()) return y;
-  at::Tensor input = x;
-  if (lora_dropout > 0 && at::GradMode::is_enabled() && lora_a.requires_grad())
-    input = at::dropout(x, lora_dropout, true);
-  const at::Tensor low = at::linear(input.flatten(0, -2), lora_a);
-  return at::addmm(y.flatten(0, -2), low, lora_b.t(), 1, lora_scale).view(y.sizes());
+  return has_lora() && lora_enabled ? add_lora_output(*this, x, y) : y;
 }
 
 at::Tensor Builder::tensor(const std::string& name, const std::vector<std::int64_t>& shape) {

@@ -34,9 +34,11 @@ struct Linear {
   at::Tensor lora_a, lora_b;  ///< [r,in], [out,r] or undefined
   double lora_scale = 0.0;
   double lora_dropout = 0.0;
+  bool lora_enabled = true;  ///< off: the layer answers as if it had no pair
   std::optional<Int8Matrix>
       int8;  ///< used in place of `weight`, which it was made from (FrozenCompute::kInt8)
 
+  bool has_lora() const { return lora_a.defined(); }
   /// x [...,in] -> [...,out]: x W^T + b + scale * dropout(x) A^T B^T.
   at::Tensor operator()(const at::Tensor& x) const;
 };

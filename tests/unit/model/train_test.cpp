@@ -243,6 +243,26 @@ TEST(Lora, StartsAsTheBaseModelAndMergesIntoTheSameFunction) {
   EXPECT_LE(max_abs_diff(full_logits(*model, batch), adapted), 2e-5);
 }
 
+TEST(Lora, SwitchedOffIsTheBaseModelAndOnAgainTheAdaptedOne) {
+  const auto model = toy_model(toy_config());
+  const MultimodalBatch batch = training_batch();
+  const at::NoGradGuard no_grad;
+  const at::Tensor before = full_logits(*model, batch);
+  LoraConfig lora;
+  lora.r = 4, lora.target = "language_model.*_proj$";
+  model->add_lora(lora);
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{3});
+  for (auto& p : model->parameters())
+    if (p.name.ends_with(".lora_B.weight")) p.tensor.normal_(0, 0.2, generator);
+  const std::size_t all = model->parameters().size();
+  const at::Tensor adapted = full_logits(*model, batch);
+  model->set_lora_enabled(false);
+  EXPECT_TRUE(at::equal(full_logits(*model, batch), before));
+  EXPECT_EQ(model->parameters().size(), all);
+  model->set_lora_enabled(true);
+  EXPECT_TRUE(at::equal(full_logits(*model, batch), adapted));
+}
+
 TEST(Lora, DrawsAAsPeftDoesAndDependsOnItsSeedOnly) {
   LoraConfig lora;
   lora.r = 8, lora.target = "q_proj", lora.seed = 11;
