@@ -4,16 +4,18 @@
 
 #include "base/error.h"
 #include "vision/image.h"
+#include "vision/scratch.h"
 
 namespace llava {
 
 PreparedMedia prepare_image(const std::filesystem::path& path, const ImagePolicy& policy,
                             const ModelConfig& model, std::size_t num_images) {
   return with_context(path.string(), [&] {
-    const Image image = load_image(path, policy.apply_exif_orientation, policy.limits);
+    Image image = load_image(path, policy.apply_exif_orientation, policy.limits);
     PreparedMedia media;
     media.plan = plan_media({image.width, image.height}, policy, model, num_images);
     media.pixels = render_pixels(image, media.plan, policy);
+    keep_scratch(std::move(image.rgb));
     return media;
   });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "vision/resample.h"
+#include "vision/scratch.h"
 #include "vision/tile_geometry.h"
 
 namespace llava {
@@ -203,11 +204,13 @@ std::vector<float> normalise_tile(const Image& tile, const ImagePolicy& policy) 
 }
 
 std::vector<float> render_pixels(const Image& image, const MediaPlan& plan, const ImagePolicy& policy) {
-  const std::vector<Image> tiles = render_tiles(image, plan, policy);
+  std::vector<Image> tiles = render_tiles(image, plan, policy);
   const auto tile_values = static_cast<std::size_t>(plan.tile_height * plan.tile_width) * 3;
   std::vector<float> out(tiles.size() * tile_values);
-  for (std::size_t i = 0; i < tiles.size(); ++i)
+  for (std::size_t i = 0; i < tiles.size(); ++i) {
     normalise_into(tiles[i], policy, out.data() + i * tile_values);
+    keep_scratch(std::move(tiles[i].rgb));
+  }
   return out;
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "vision/scratch.h"
+
 namespace llava {
 
 namespace {
@@ -50,7 +52,8 @@ std::vector<std::uint8_t> horizontal_pass(const Source& source, const ResampleTa
                                           std::vector<std::uint8_t> frame) {
   const std::size_t window = taps.first.size();
   const auto width = static_cast<std::size_t>(columns.end - columns.begin);
-  std::vector<std::uint8_t> result(source.rows * window * 3), block(width * kBlockLanes + 1);
+  std::vector<std::uint8_t> result = take_scratch(source.rows * window * 3);
+  std::vector<std::uint8_t> block = take_scratch(width * kBlockLanes + 1);
   frame.resize(frame.size() + kBlockLanes);  // the last block reads whole lanes
   std::uint8_t sums[kBlockLanes];
   for (std::size_t row = 0; row < source.rows; row += kBlockRows) {
@@ -65,6 +68,7 @@ std::vector<std::uint8_t> horizontal_pass(const Source& source, const ResampleTa
       for (std::size_t r = 0; r < count; ++r) std::memcpy(out + (r * window + x) * 3, sums + 3 * r, 3);
     }
   }
+  keep_scratch(std::move(block));
   return result;
 }
 
@@ -73,7 +77,7 @@ std::vector<std::uint8_t> horizontal_pass(const Source& source, const ResampleTa
 std::vector<std::uint8_t> vertical_pass(const Source& source, const ResampleTaps& taps, Range rows,
                                         const std::vector<std::uint8_t>& frame) {
   const std::size_t lanes = frame.size();
-  std::vector<std::uint8_t> result(taps.first.size() * lanes);
+  std::vector<std::uint8_t> result = take_scratch(taps.first.size() * lanes);
   for (std::size_t y = 0; y < taps.first.size(); ++y) {
     const std::size_t first = taps.count[y] == 0 ? 0 : static_cast<std::size_t>(taps.first[y] - rows.begin);
     weigh_rows(source.pixels + first * source.stride, source.stride, taps.weights_of(y), taps.count[y],
@@ -138,14 +142,16 @@ Image resample(const Image& image, const ResampleJob& job) {
   Image result{job.x.length, job.y.length, {}};
   if (vertical_first(job)) {
     const auto width = static_cast<std::size_t>(columns.end - columns.begin);
-    const auto middle = vertical_pass(shifted, along_y, rows, flat_line(width, job.frame_colour));
+    auto middle = vertical_pass(shifted, along_y, rows, flat_line(width, job.frame_colour));
     const Source rest{middle.data(), width * 3, static_cast<std::size_t>(job.y.length)};
     result.rgb = horizontal_pass(rest, along_x, columns, resized_flat_line(along_y, job.frame_colour));
+    keep_scratch(std::move(middle));
   } else {
-    const auto middle =
+    auto middle =
         horizontal_pass(shifted, along_x, columns, flat_line(source.rows, job.frame_colour));
     const Source rest{middle.data(), static_cast<std::size_t>(job.x.length) * 3, source.rows};
     result.rgb = vertical_pass(rest, along_y, rows, resized_flat_line(along_x, job.frame_colour));
+    keep_scratch(std::move(middle));
   }
   return result;
 }

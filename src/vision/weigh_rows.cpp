@@ -69,10 +69,11 @@ void weigh_plain(const Job& job, std::size_t begin, std::size_t end, std::uint8_
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), bytes);
 }
 
-/// Whole blocks of 32 lanes; returns the lanes done.
-[[gnu::target("avx2")]] std::size_t weigh_avx2(const Job& job, std::size_t lanes, std::uint8_t* out) {
-  std::size_t lane = 0;
-  for (; lane + 32 <= lanes; lane += 32) {
+/// All lanes in blocks of 32, the last of which may overlap the one before; false if there are fewer.
+[[gnu::target("avx2")]] bool weigh_avx2(const Job& job, std::size_t lanes, std::uint8_t* out) {
+  if (lanes < 32) return false;
+  for (std::size_t next = 0; next < lanes; next += 32) {
+    const std::size_t lane = std::min(next, lanes - 32);
     const __m256i half = _mm256_set1_epi32(kHalf);
     __m256i sums[4] = {half, half, half, half};
     if (job.frame_weight != 0) add_weighted(sums, job.frame_weight, job.frame + lane);
@@ -80,7 +81,7 @@ void weigh_plain(const Job& job, std::size_t begin, std::size_t end, std::uint8_
       add_weighted(sums, job.weights[k], job.rows + static_cast<std::size_t>(k) * job.stride + lane);
     store_clipped(sums, out + lane);
   }
-  return lane;
+  return true;
 }
 
 #endif
@@ -91,12 +92,11 @@ void weigh_rows(const std::uint8_t* rows, std::size_t stride, const std::int32_t
                 std::int32_t count, const std::uint8_t* frame, std::int32_t frame_weight, std::uint8_t* out,
                 std::size_t lanes) {
   const Job job{rows, stride, weights, count, frame, frame_weight};
-  std::size_t done = 0;
 #if defined(__x86_64__)
   static const bool has_avx2 = __builtin_cpu_supports("avx2");
-  if (has_avx2) done = weigh_avx2(job, lanes, out);
+  if (has_avx2 && weigh_avx2(job, lanes, out)) return;
 #endif
-  weigh_plain(job, done, lanes, out);
+  weigh_plain(job, 0, lanes, out);
 }
 
 }  // namespace llava

@@ -7,6 +7,7 @@
 #include <jpeglib.h>
 
 #include "vision/decode/codec.h"
+#include "vision/scratch.h"
 
 namespace llava::codec {
 
@@ -147,8 +148,10 @@ Header probe_jpeg(std::string_view bytes) {
 Decoded decode_jpeg(std::string_view bytes, const ImageLimits& limits) {
   JpegReader reader;
   read_header(reader, bytes);
-  Decoded decoded{allocate(reader.size(), limits), reader.orientation()};
+  check_size(reader.size(), limits);
+  Decoded decoded{{reader.size().width, reader.size().height, {}}, reader.orientation()};
   Image& image = decoded.image;
+  image.rgb = take_scratch(static_cast<std::size_t>(image.width * image.height * 3));  // every row is written below
   check(reader.start(), reader);
   const bool cmyk = reader.components() == 4;
   std::vector<std::uint8_t> inks(cmyk ? static_cast<std::size_t>(image.width) * 4 : 0);
