@@ -30,7 +30,7 @@ ensure_packages() {
 
 build_packages=(g++ cmake ninja-build ccache git ca-certificates unzip python3 python3-pip nlohmann-json3-dev libcli11-dev
                 libfmt-dev libyaml-cpp-dev libjpeg62-turbo-dev libpng-dev libwebp-dev libgif-dev
-                libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libboost-dev libssl-dev)
+                libavformat-dev libavcodec-dev libavutil-dev libswscale-dev libboost-dev libssl-dev libgloo-dev)
 test_packages=(libgtest-dev libgmock-dev)
 
 # fetch_wheel REQUIREMENT SIZE FOLDER PATTERN…: downloads one wheel without its dependencies and unpacks the matching members.
