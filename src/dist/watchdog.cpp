@@ -108,7 +108,7 @@ void Watchdog::end_process(const std::string& why) {
   {
     // the thread that runs the collectives may just be ending the process in an orderly way
     std::unique_lock lock(mutex_);
-    if (wake_.wait_for(lock, std::chrono::seconds(3), [this] { return stopping_; })) return;
+    if (wake_.wait_for(lock, options_.grace, [this] { return stopping_; })) return;
   }
   try {
     post_reason(transport_, place_, why);

@@ -22,6 +22,7 @@ class Watchdog {
     std::chrono::seconds timeout{600};            ///< of one collective
     std::chrono::milliseconds beat{2000};         ///< between signs of life
     int missed_beats = 10;                        ///< in a row, until a partner counts as gone
+    std::chrono::milliseconds grace{3000};        ///< for the process to end by itself, in good order
     std::function<void(const std::string&)> die;  ///< default: log the line and end the process, exit 1
   };
   Watchdog(Transport& transport, const Place& place, Options options);

@@ -49,6 +49,7 @@ class WatchdogTest : public testing::Test {
   Watchdog::Options options(int missed_beats = 1000) {
     Watchdog::Options o;
     o.beat = milliseconds(5);
+    o.grace = milliseconds(20);
     o.missed_beats = missed_beats;
     o.die = [this](const std::string& line) {
       const std::lock_guard lock(mutex_);
