@@ -72,6 +72,8 @@ void check_stage(const StageConfig& stage, const std::string& path) {
           "needs loss_normalisation: token (the cut into micro-batches must not matter)");
   require(stage.dtype == "bfloat16" || stage.dtype == "float32", path + ".dtype",
           "must be bfloat16 or float32");
+  require(stage.gradient_checkpointing.llm >= 0 && stage.gradient_checkpointing.llm <= 10000,
+          path + ".gradient_checkpointing.llm", "must be in [0, 10000]: every k-th block, 0 none");
   check_patterns(stage, path);
   check_optimiser(stage, path);
 }

@@ -6,6 +6,7 @@
 
 #include "base/fields.h"
 #include "config/frozen_compute.h"
+#include "config/gradient_checkpointing.h"
 
 /// The training config of `llava train` (docs: cli.md). One struct per level, one visit_fields each; names
 /// are the file's keys.
@@ -126,6 +127,7 @@ struct StageConfig {
   Objective objective = Objective::kLm;
   FrozenCompute frozen_compute = FrozenCompute::kModel;  ///< int8: faster on a CPU, with rounding noise
   TokenisationMode tokenisation = TokenisationMode::kModel;
+  GradientCheckpointing gradient_checkpointing;
   std::int64_t samples_per_step() const { return batch_size * grad_accum; }
 };
 
@@ -171,6 +173,7 @@ void visit_fields(V& v, StageConfig& c) {
   v("optim", c.optim), v("schedule", c.schedule), v("loss_normalisation", c.loss_normalisation);
   v("sampler", c.sampler), v("dtype", c.dtype), v("turns", c.turns), v("feature_cache", c.feature_cache);
   v("objective", c.objective), v("tokenisation", c.tokenisation), v("frozen_compute", c.frozen_compute);
+  v("gradient_checkpointing", c.gradient_checkpointing);
 }
 template <class V>
 void visit_fields(V& v, TrainConfig& c) {

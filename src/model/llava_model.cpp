@@ -50,6 +50,9 @@ class Model final : public LlavaModel {
   void set_lora_enabled(bool enabled) override { llava::set_lora_enabled(builder_.linears, enabled); }
   void set_frozen_compute(FrozenCompute compute) override;
   void set_layer_runner(LayerRunner runner) override { runner_ = std::move(runner); }
+  void set_tower_runner(LayerRunner runner) override {
+    if (tower_) tower_->set_block_runner(std::move(runner));
+  }
   std::unique_ptr<KvCache> make_cache(std::int64_t batch, std::int64_t capacity) const override;
 
  private:

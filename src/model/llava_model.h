@@ -89,6 +89,8 @@ class LlavaModel {
   using LayerRunner = std::function<at::Tensor(
       int layer, const std::function<at::Tensor(const at::Tensor&)>& block, const at::Tensor& x)>;
   virtual void set_layer_runner(LayerRunner runner) = 0;
+  /// Likewise for the blocks of the vision tower; no effect without a tower.
+  virtual void set_tower_runner(LayerRunner runner) = 0;
   virtual std::unique_ptr<KvCache> make_cache(std::int64_t batch, std::int64_t capacity) const = 0;
 };
 

@@ -45,6 +45,7 @@ class Vit final : public VisionTower {
   std::vector<at::Tensor> hidden_states(const at::Tensor& pixels) const override;
   at::Tensor selected(const at::Tensor& pixels) const override;
   const TowerConfig& config() const override { return config_; }
+  void set_block_runner(LlavaModel::LayerRunner runner) override { runner_ = std::move(runner); }
 
  private:
   struct Block {
@@ -63,6 +64,7 @@ class Vit final : public VisionTower {
   at::Tensor patch_weight_, patch_bias_, cls_, positions_;
   LayerNorm pre_norm_, final_norm_;
   std::deque<Block> blocks_;
+  LlavaModel::LayerRunner runner_;
 };
 
 Vit::Vit(const TowerConfig& config, Builder& builder, const std::string& prefix) : config_(config) {
@@ -117,7 +119,11 @@ void Vit::build_block(Builder& builder, const std::string& name, const Names& na
 
 std::vector<at::Tensor> Vit::hidden_states(const at::Tensor& pixels) const {
   std::vector<at::Tensor> states = {embed(pixels)};
-  for (const Block& block : blocks_) states.push_back(run_block(block, states.back()));
+  for (const Block& block : blocks_) {
+    const auto run = [this, &block](const at::Tensor& x) { return run_block(block, x); };
+    const int index = static_cast<int>(states.size()) - 1;
+    states.push_back(runner_ ? runner_(index, run, states.back()) : run(states.back()));
+  }
   return states;
 }
 

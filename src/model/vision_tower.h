@@ -23,6 +23,8 @@ class VisionTower {
   /// where configured.
   virtual at::Tensor selected(const at::Tensor& pixels) const = 0;
   virtual const TowerConfig& config() const = 0;
+  /// Blocks run through this (LlavaModel::set_tower_runner).
+  virtual void set_block_runner(LlavaModel::LayerRunner runner) = 0;
 };
 
 /// Index into hidden_states of a select_layers entry (negative counts from the end). Error{kFormat} if

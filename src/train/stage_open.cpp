@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "train/activation_checkpoint.h"
 #include "train/final_model.h"
 #include "train/stage.h"
 #include "train/stage_setup.h"
@@ -63,6 +64,7 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   if (options_.on_stage_start) options_.on_stage_start(*model_);
   stage->trained = select_trained(*model_, config);
   model_->set_frozen_compute(config.frozen_compute);
+  set_checkpointing(*model_, config.gradient_checkpointing, stage->trained);
   for (const NamedParameter& p : stage->trained_base()) state_.touched.insert(p.name);
   check_final_model(checkpoint_, state_.touched);
   stage->optimizer = std::make_unique<AdamW>(stage->trained, config.lr, config.optim);
