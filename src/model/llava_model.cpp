@@ -42,6 +42,7 @@ class Model final : public LlavaModel {
   at::Tensor decode(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache) override;
   at::Tensor logits(const at::Tensor& hidden) override { return at::linear(hidden, head()); }
   Loss loss(const MultimodalBatch& batch, ForwardTrace* trace) override;
+  TokenLogProbs log_probs(const MultimodalBatch& batch, double temperature) override;
   std::vector<NamedParameter> parameters() override;
   std::vector<std::string> add_lora(const LoraConfig& lora) override {
     return llava::add_lora(builder_.linears, lora);
@@ -223,15 +224,27 @@ std::pair<at::Tensor, at::Tensor> supervised(const MultimodalBatch& batch, const
   return {rows, flat.index_select(0, rows)};
 }
 
+/// Rows whose logits may be alive at once.
+std::int64_t loss_chunk(const ModelConfig& config) {
+  return std::clamp<std::int64_t>(kLossChunkElements / config.decoder.vocab_size, 1, 4096);
+}
+
 LlavaModel::Loss Model::loss(const MultimodalBatch& batch, ForwardTrace* trace) {
   LLAVA_ASSERT(batch.labels.defined(), "a loss needs labels");
   const at::Tensor hidden = decode(embed(batch, trace), batch, nullptr);
   if (trace != nullptr) trace->final_hidden = hidden;
   const auto [rows, targets] = supervised(batch, device_);
-  const std::int64_t chunk =
-      std::clamp<std::int64_t>(kLossChunkElements / config_.decoder.vocab_size, 1, 4096);
   const at::Tensor picked = hidden.flatten(0, 1).index_select(0, rows);
-  return {linear_cross_entropy(picked, head(), targets, chunk), rows.numel()};
+  return {linear_cross_entropy(picked, head(), targets, loss_chunk(config_)), rows.numel()};
+}
+
+LlavaModel::TokenLogProbs Model::log_probs(const MultimodalBatch& batch, double temperature) {
+  LLAVA_ASSERT(batch.labels.defined(), "log-probabilities need labels");
+  const at::Tensor hidden = decode(embed(batch, nullptr), batch, nullptr);
+  const auto [rows, targets] = supervised(batch, device_);
+  const at::Tensor picked = hidden.flatten(0, 1).index_select(0, rows);
+  return {linear_log_probs(picked, head(), targets, temperature, loss_chunk(config_)),
+          rows.div(batch.labels.size(1), "floor")};
 }
 
 std::vector<NamedParameter> Model::parameters() {

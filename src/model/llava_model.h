@@ -71,6 +71,14 @@ class LlavaModel {
   };
   virtual Loss loss(const MultimodalBatch& batch, ForwardTrace* trace = nullptr) = 0;
 
+  /// Log-probabilities of the labelled tokens, without the logits of all of them at once.
+  struct TokenLogProbs {
+    at::Tensor values;  ///< [N] float32, differentiable; in the order of the flattened labels
+    at::Tensor rows;    ///< [N] int64: the batch row each belongs to
+  };
+  /// `temperature` divides the logits.
+  virtual TokenLogProbs log_probs(const MultimodalBatch& batch, double temperature = 1) = 0;
+
   /// All parameters (LoRA's lora_A / lora_B included), canonical names, stable order.
   virtual std::vector<NamedParameter> parameters() = 0;
   /// Adds LoRA pairs (A kaiming-uniform as PEFT, B zero) to every Linear whose canonical name matches;

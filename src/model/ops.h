@@ -23,4 +23,9 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
                                 std::int64_t chunk);
 
+/// log softmax(hidden head^T / temperature) at `targets`: float32 [N], one value a row. As above, logits
+/// exist for `chunk` rows at a time; each value has its own gradient.
+at::Tensor linear_log_probs(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
+                            double temperature, std::int64_t chunk);
+
 }  // namespace llava

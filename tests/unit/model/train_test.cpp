@@ -303,5 +303,53 @@ TEST(Parameters, ChangedInPlaceChangeTheModel) {
   EXPECT_GT(max_abs_diff(full_logits(*model, batch), before), 1e-3);
 }
 
+TEST(TokenLogProbs, EqualLogSoftmaxOfFullLogitsWithGradientsOfAnyWeights) {
+  for (const bool tied : {false, true})
+    for (const double temperature : {1.0, 0.7}) {
+      ModelConfig config = toy_config();
+      config.decoder.tie_word_embeddings = tied;
+      const auto model = toy_model(config);
+      require_all_grads(*model);
+      const MultimodalBatch batch = training_batch();
+      const auto ours = model->log_probs(batch, temperature);
+      EXPECT_EQ(ours.values.size(0), 8 + 1);
+      EXPECT_EQ(ours.rows.eq(0).sum().item<std::int64_t>(), 8);
+      const at::Tensor weights = at::linspace(-1, 2, 9);
+      const auto found = gradients(*model, (ours.values * weights).sum());
+      const at::Tensor logits = model->logits(model->decode(model->embed(batch), batch)).slice(1, 0, -1);
+      const at::Tensor next = batch.labels.slice(1, 1), kept = next.ne(-100);
+      const at::Tensor expected = at::log_softmax(logits / temperature, -1)
+                                      .gather(2, next.clamp_min(0).unsqueeze(2))
+                                      .squeeze(2)
+                                      .masked_select(kept);
+      EXPECT_LE(max_abs_diff(ours.values, expected), 1e-5);
+      for (const auto& [name, gradient] : gradients(*model, (expected * weights).sum())) {
+        ASSERT_TRUE(found.contains(name)) << name;
+        EXPECT_LE(max_abs_diff(found.at(name), gradient), 1e-5 * (1 + gradient.abs().max().item<double>()))
+            << name;
+      }
+    }
+}
+
+TEST(TokenLogProbs, ChunksDoNotMatterAndAFrozenHeadGetsNoGradient) {
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(std::uint64_t{3});
+  const at::Tensor head = at::randn({50, 8}, generator), targets = at::randint(0, 50, {23}, generator, at::kLong);
+  const at::Tensor start = at::randn({23, 8}, generator), weights = at::randn({23}, generator);
+  std::vector<at::Tensor> values, slopes;
+  for (const std::int64_t chunk : {1, 7, 64}) {
+    const at::Tensor hidden = start.clone().requires_grad_(true);
+    values.push_back(linear_log_probs(hidden, head, targets, 1.0, chunk));
+    (values.back() * weights).sum().backward();
+    slopes.push_back(hidden.grad());
+  }
+  for (std::size_t i = 1; i < values.size(); ++i) {
+    EXPECT_LE(max_abs_diff(values[0], values[i]), 1e-6);
+    EXPECT_LE(max_abs_diff(slopes[0], slopes[i]), 1e-6);
+  }
+  EXPECT_FALSE(head.grad().defined());
+  const at::NoGradGuard no_grad;
+  EXPECT_FALSE(linear_log_probs(start, head, targets, 1.0, 7).requires_grad());
+}
+
 }  // namespace
 }  // namespace llava::test
