@@ -76,6 +76,7 @@ void check_stage(const StageConfig& stage, const std::string& path) {
           path + ".gradient_checkpointing.llm", "must be in [0, 10000]: every k-th block, 0 none");
   check_patterns(stage, path);
   check_optimiser(stage, path);
+  check_preference(stage, path);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "base/fields.h"
 #include "config/frozen_compute.h"
 #include "config/gradient_checkpointing.h"
+#include "config/preference_config.h"
 
 /// The training config of `llava train` (docs: cli.md). One struct per level, one visit_fields each; names
 /// are the file's keys.
@@ -22,7 +23,7 @@ enum class TurnMode {
   kIndependent
 };  ///< independent: every question sees the image only (branches)
 enum class FeatureCacheMode { kAuto, kBfloat16 /* half the file of float32 */, kOff };
-enum class Objective { kLm, kAnswerEmbedding };
+enum class Objective { kLm, kAnswerEmbedding, kDpo, kKto, kGrpo };
 enum class ScheduleKind { kCosine, kLinear, kConstant };
 /// model: as the checkpoint's family does it; segments: every segment of the template alone, then joined.
 enum class TokenisationMode { kModel, kSegments };
@@ -54,7 +55,11 @@ struct EnumTable<FeatureCacheMode> {
 template <>
 struct EnumTable<Objective> {
   static constexpr std::pair<const char*, Objective> names[] = {
-      {"lm", Objective::kLm}, {"answer_embedding", Objective::kAnswerEmbedding}};
+      {"lm", Objective::kLm},
+      {"answer_embedding", Objective::kAnswerEmbedding},
+      {"dpo", Objective::kDpo},
+      {"kto", Objective::kKto},
+      {"grpo", Objective::kGrpo}};
 };
 template <>
 struct EnumTable<ScheduleKind> {
@@ -125,6 +130,8 @@ struct StageConfig {
   TurnMode turns = TurnMode::kConversation;
   FeatureCacheMode feature_cache = FeatureCacheMode::kAuto;
   Objective objective = Objective::kLm;
+  std::optional<PreferenceConfig> preference;  ///< of objectives dpo and kto; null: the defaults
+  std::optional<GrpoConfig> grpo;              ///< of objective grpo
   FrozenCompute frozen_compute = FrozenCompute::kModel;  ///< int8: faster on a CPU, with rounding noise
   TokenisationMode tokenisation = TokenisationMode::kModel;
   GradientCheckpointing gradient_checkpointing;
@@ -172,6 +179,7 @@ void visit_fields(V& v, StageConfig& c) {
       v("max_tokens_per_batch", c.max_tokens_per_batch);
   v("optim", c.optim), v("schedule", c.schedule), v("loss_normalisation", c.loss_normalisation);
   v("sampler", c.sampler), v("dtype", c.dtype), v("turns", c.turns), v("feature_cache", c.feature_cache);
+  v("preference", c.preference), v("grpo", c.grpo);
   v("objective", c.objective), v("tokenisation", c.tokenisation), v("frozen_compute", c.frozen_compute);
   v("gradient_checkpointing", c.gradient_checkpointing);
 }

@@ -11,19 +11,27 @@ namespace {
 
 constexpr const char* kImageMark = "<image>";
 
+std::int64_t words_of(const std::string& text) {
+  std::int64_t words = 0;
+  bool in_word = false;
+  for (const char c : text) {
+    const bool space = c == ' ' || (c >= '\t' && c <= '\r');
+    words += !space && !in_word;
+    in_word = !space;
+  }
+  return words;
+}
+
 std::int32_t count_words(const Json& record) {
   std::int64_t words = 0;
+  for (const char* key : {"prompt", "question", "chosen", "rejected", "completion"})
+    if (const auto text = record.find(key); text != record.end() && text->is_string())
+      words += words_of(text->get_ref<const std::string&>());
   const auto turns = record.find("conversations");
-  if (turns == record.end() || !turns->is_array()) return 0;
-  for (const Json& turn : *turns) {
-    if (!turn.is_object() || !turn.contains("value") || !turn["value"].is_string()) continue;
-    bool in_word = false;
-    for (const char c : turn["value"].get_ref<const std::string&>()) {
-      const bool space = c == ' ' || (c >= '\t' && c <= '\r');
-      words += !space && !in_word;
-      in_word = !space;
-    }
-  }
+  if (turns != record.end() && turns->is_array())
+    for (const Json& turn : *turns)
+      if (turn.is_object() && turn.contains("value") && turn["value"].is_string())
+        words += words_of(turn["value"].get_ref<const std::string&>());
   return static_cast<std::int32_t>(std::min<std::int64_t>(words, INT32_MAX));
 }
 
@@ -132,11 +140,14 @@ Dataset::Dataset(std::vector<DataSourceConfig> sources) : sources_(std::move(sou
     fail(ErrorKind::kInput, "{}: no records", sources_.empty() ? "data" : sources_.front().path);
 }
 
-Sample Dataset::load(std::size_t index, TurnMode turns) const {
+Sample Dataset::load(std::size_t index, TurnMode turns, RecordKind kind) const {
   const SampleInfo& info = infos_.at(index);
   const Json record = files_[info.source]->record(info.record);
-  return with_context(describe(index),
-                      [&] { return sample_from_record(record, sources_[info.source].image_root, turns); });
+  const std::filesystem::path root = sources_[info.source].image_root;
+  return with_context(describe(index), [&] {
+    return kind == RecordKind::kInstruction ? sample_from_record(record, root, turns)
+                                            : preference_from_record(record, root, kind);
+  });
 }
 
 std::string Dataset::describe(std::size_t index) const {

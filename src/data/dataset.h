@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "config/stage_config.h"
+#include "data/preference_record.h"
 #include "data/record_file.h"
 #include "text/conversation.h"
 
@@ -16,6 +17,9 @@ struct Sample {
   std::string id;
   std::vector<std::filesystem::path> images;
   Conversation conversation;
+  Conversation rejected;  ///< kPair: `conversation` with the worse answer
+  bool desirable = true;  ///< kLabelled
+  std::string answer;     ///< kPrompt: the right answer, if the record says it
 };
 
 /// What the samplers know of a record.
@@ -41,7 +45,7 @@ class Dataset {
   const std::vector<SampleInfo>& infos() const { return infos_; }
   const std::vector<DataSourceConfig>& sources() const { return sources_; }
   /// Thread-safe. Error{kInput|kFormat} naming file, record and id.
-  Sample load(std::size_t index, TurnMode turns) const;
+  Sample load(std::size_t index, TurnMode turns, RecordKind kind = RecordKind::kInstruction) const;
   std::string describe(std::size_t index) const;
 
  private:

@@ -26,6 +26,9 @@ struct PreparedSample {
   std::size_t index = 0;  ///< in the data set
   Prompt prompt;
   std::vector<PreparedMedia> media;
+  Prompt rejected;        ///< kPair: the same prompt and media with the worse answer
+  bool desirable = true;  ///< kLabelled
+  std::string answer;     ///< kPrompt: the right answer, if the record says it
 };
 
 /// A sample that could not be used and why.

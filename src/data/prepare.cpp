@@ -20,8 +20,20 @@ PreparedMedia prepare_image(const std::filesystem::path& path, const ImagePolicy
   });
 }
 
+namespace {
+
+/// Labels of the last answer only: what stands before it belongs to the prompt.
+void keep_last_answer(Prompt& prompt) {
+  const auto is_label = [](std::int64_t label) { return label != kIgnoreIndex; };
+  const auto end = std::find_if(prompt.labels.rbegin(), prompt.labels.rend(), is_label);
+  const auto begin = std::find_if_not(end, prompt.labels.rend(), is_label);
+  std::fill(prompt.labels.begin(), begin.base(), kIgnoreIndex);
+}
+
+}  // namespace
+
 PreparedSample SamplePreparer::operator()(std::size_t index) const {
-  const Sample sample = dataset->load(index, turns);
+  const Sample sample = dataset->load(index, turns, kind);
   return with_context(dataset->describe(index), [&] {
     PreparedSample prepared;
     prepared.index = index;
@@ -35,11 +47,24 @@ PreparedSample SamplePreparer::operator()(std::size_t index) const {
       }
       plans.push_back(prepared.media.back().plan);
     }
-    prepared.prompt = build_prompt(sample.conversation, plans, *format, *tokenizer, model, prompt);
-    const auto& labels = prepared.prompt.labels;
-    if (std::all_of(labels.begin(), labels.end(), [](std::int64_t label) { return label == kIgnoreIndex; }))
-      fail(ErrorKind::kInput, "nothing to learn from: no answer, or truncation at {} tokens cut it off",
-           prompt.max_length);
+    const auto build = [&](const Conversation& conversation) {
+      return build_prompt(conversation, plans, *format, *tokenizer, model, prompt);
+    };
+    prepared.prompt = build(sample.conversation);
+    prepared.desirable = sample.desirable;
+    prepared.answer = sample.answer;
+    if (kind == RecordKind::kPrompt) {
+      if (needs_answer && sample.answer.empty())
+        fail(ErrorKind::kInput, "no \"answer\" or \"solution\", which a reward compares with");
+      return prepared;
+    }
+    if (kind == RecordKind::kPair) keep_last_answer(prepared.rejected = build(sample.rejected));
+    if (kind != RecordKind::kInstruction) keep_last_answer(prepared.prompt);
+    for (const Prompt* p : {&prepared.prompt, &prepared.rejected})
+      if (!p->ids.empty() && std::all_of(p->labels.begin(), p->labels.end(),
+                                         [](std::int64_t label) { return label == kIgnoreIndex; }))
+        fail(ErrorKind::kInput, "nothing to learn from: no answer, or truncation at {} tokens cut it off",
+             prompt.max_length);
     return prepared;
   });
 }

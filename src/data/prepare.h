@@ -20,6 +20,8 @@ struct CachedImage {
 struct SamplePreparer {
   const Dataset* dataset = nullptr;
   TurnMode turns = TurnMode::kConversation;
+  RecordKind kind = RecordKind::kInstruction;
+  bool needs_answer = false;  ///< kPrompt: a record without the right answer is an error
   std::shared_ptr<const ChatFormat> format;
   std::shared_ptr<const Tokenizer> tokenizer;
   ModelConfig model;

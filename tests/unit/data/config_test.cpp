@@ -135,5 +135,54 @@ TEST(ReadTrainConfig, ResolvesPathsFromTheConfigsFolder) {
   EXPECT_THROW(read_train_config((folder / "none.yaml").string(), {}), Error);
 }
 
+/// The example with an objective and its settings.
+std::string with_objective(const std::string& lines) {
+  return replaced(kExample, "    dtype: bfloat16", "    dtype: bfloat16\n" + lines);
+}
+
+TEST(PreferenceConfig, ReadsTrlsKeys) {
+  const TrainConfig config = train_config_from_json(parse_yaml(
+      with_objective("    objective: dpo\n"
+                     "    preference: {beta: 0.2, loss_type: [robust, sft], loss_weights: [1, 0.5], label_smoothing: 0.1}\n"),
+      "test"));
+  ASSERT_TRUE(config.stages[0].preference.has_value());
+  EXPECT_EQ(config.stages[0].preference->loss_type,
+            (std::vector<PreferenceLoss>{PreferenceLoss::kRobust, PreferenceLoss::kSft}));
+  EXPECT_EQ(error_of(with_objective("    objective: dpo\n")), "") << "the settings have defaults";
+  EXPECT_EQ(error_of(with_objective("    objective: grpo\n    grpo: {reward_funcs: [length], num_generations: 4}\n")), "");
+}
+
+TEST(PreferenceConfig, RefusesWhatWouldBeIgnoredOrCannotWork) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"    preference: {beta: 0.1}\n", "stages.0.preference: is for objective: dpo or kto"},
+      {"    objective: dpo\n    grpo: {reward_funcs: [length]}\n", "stages.0.grpo"},
+      {"    objective: dpo\n    turns: independent\n", "stages.0.turns"},
+      {"    objective: dpo\n    loss_normalisation: micro-batch\n", "loss_normalisation"},
+      {"    objective: dpo\n    preference: {beta: 0}\n", "preference.beta"},
+      {"    objective: dpo\n    preference: {loss_type: [sigmod]}\n", "did you mean \"sigmoid\""},
+      {"    objective: dpo\n    preference: {loss_type: [sigmoid], loss_weights: [1, 2]}\n", "2 weights for 1"},
+      {"    objective: dpo\n    preference: {label_smoothing: 0.1}\n", "cdpo and robust"},
+      {"    objective: dpo\n    preference: {desirable_weight: 2}\n", "for objective kto"},
+      {"    objective: dpo\n    preference: {ref_log_probs_path: x}\n", "precompute_ref_log_probs"},
+      {"    objective: kto\n    preference: {loss_type: [ipo]}\n", "for objective dpo"},
+      {"    objective: kto\n    preference: {precompute_ref_log_probs: true}\n", "sequential"},
+      {"    objective: grpo\n", "stages.0.grpo: is missing"},
+      {"    objective: grpo\n    grpo: {num_generations: 4}\n", "reward_funcs"},
+      {"    objective: grpo\n    grpo: {reward_funcs: [lenght]}\n", "did you mean \"length\""},
+      {"    objective: grpo\n    grpo: {reward_funcs: [format]}\n", "reward_regex"},
+      {"    objective: grpo\n    grpo: {reward_funcs: [length], num_generations: 1}\n", "num_generations"},
+      {"    objective: grpo\n    grpo: {reward_funcs: [judge]}\n", "judge_model"},
+      {"    objective: grpo\n    grpo: {reward_funcs: [length], num_iterations: 2}\n", "num_iterations"},
+  };
+  for (const auto& [lines, words] : cases) {
+    const std::string message = error_of(with_objective(lines));
+    EXPECT_NE(message.find(words), std::string::npos) << lines << " -> " << message;
+  }
+  const std::string dropout = replaced(with_objective("    objective: dpo\n"), "lora: null", "lora: {dropout: 0.1}");
+  EXPECT_NE(error_of(dropout).find("lora.dropout"), std::string::npos);
+  const std::string alone = replaced(with_objective("    objective: kto\n"), "batch_size: 8", "batch_size: 1");
+  EXPECT_NE(error_of(alone).find("stages.0.batch_size"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace llava
