@@ -8,6 +8,7 @@
 #include "base/signals.h"
 #include "cli/model_options.h"
 #include "cli/output.h"
+#include "cli/train_answers.h"
 #include "cli/verbs.h"
 #include "cli/version.h"
 #include "config/stage_config.h"
@@ -61,6 +62,10 @@ int run_train(const TrainArguments& arguments) {
   options.stop = &stop_flag();
   options.code_version = version_commit();
   options.device = device_from_string(arguments.device);
+  options.sampler = make_answer_sampler();
+  for (const StageConfig& stage : config.stages)
+    if (stage.grpo && !stage.grpo->judge_model.empty())
+      options.judge = make_answer_judge(stage.grpo->judge_model, options.device);
   Trainer trainer(std::move(config), std::move(options));
   if (!arguments.plan && !arguments.dry_run) {
     trainer.run();

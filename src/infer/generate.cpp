@@ -186,8 +186,10 @@ void GenerationRun::finish(std::size_t index, StopReason reason) {
 void GenerationRun::accept(std::size_t index, std::int64_t id) {
   Row& row = rows_[index];
   const std::vector<std::int64_t>& stops = options_.sampling.stop_ids;
-  if (!options_.sampling.ignore_eos && std::find(stops.begin(), stops.end(), id) != stops.end())
+  if (!options_.sampling.ignore_eos && std::find(stops.begin(), stops.end(), id) != stops.end()) {
+    row.answer.stop_id = id;
     return finish(index, StopReason::kStopId);
+  }
   row.history.push_back(id);
   row.answer.ids.push_back(id);
   ++stats_.new_tokens;

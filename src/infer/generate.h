@@ -35,6 +35,7 @@ struct Generation {
   std::vector<std::int64_t> ids;  ///< without the stop id
   std::string text;
   StopReason reason = StopReason::kMaxNewTokens;
+  std::int64_t stop_id = -1;  ///< the id that ended it; -1: something else did
 };
 
 struct GenerateOptions {

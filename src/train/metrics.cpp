@@ -30,7 +30,7 @@ MetricsWriter::MetricsWriter(const std::filesystem::path& path, std::int64_t fir
 }
 
 void MetricsWriter::write(const StepMetrics& m) {
-  const OrderedJson json = {{"step", m.step},
+  OrderedJson json = {{"step", m.step},
                             {"stage", m.stage},
                             {"loss", m.loss},
                             {"grad_norm", m.grad_norm},
@@ -42,6 +42,7 @@ void MetricsWriter::write(const StepMetrics& m) {
                             {"data_wait_seconds", m.data_wait_seconds},
                             {"peak_memory_bytes", m.peak_memory_bytes},
                             {"mfu", m.mfu}};
+  for (const auto& [name, value] : m.extra) json[name] = value;
   file_ << json.dump() << "\n" << std::flush;
   if (!file_) fail(ErrorKind::kResource, "cannot write {}: is the disk full?", path_.string());
 }

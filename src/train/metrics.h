@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <string>
 
 #include "base/json.h"
@@ -17,6 +18,7 @@ struct StepMetrics {
   double step_seconds = 0, data_wait_seconds = 0;
   std::int64_t peak_memory_bytes = 0;
   double mfu = 0;  ///< model FLOPs of the trained parts / the matmul rate measured at the start
+  std::map<std::string, double> extra;  ///< an objective's own numbers, "rewards/margins"
 };
 
 /// Appends a line a step. Opening with `first_step` drops lines of that step and later ones, written after

@@ -17,6 +17,7 @@ struct Trainer::Stage {
   std::vector<NamedParameter> trained;
   std::unique_ptr<AdamW> optimizer;
   std::unique_ptr<AnswerEmbeddings> answers;  ///< for the objective that needs them
+  std::unique_ptr<StepObjective> step_objective;  ///< of objectives on whole answers; else null
   std::unique_ptr<FeatureCache> cache;        ///< null: pixels go through the tower every step
 
   std::vector<NamedParameter> trained_base() const;  ///< without the LoRA pairs

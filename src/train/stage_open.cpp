@@ -28,6 +28,8 @@ SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const StageConfig
   SamplePreparer preparer;
   preparer.dataset = &dataset;
   preparer.turns = config.turns;
+  preparer.kind = record_kind(config.objective);
+  preparer.needs_answer = needs_answer(config);
   preparer.format = config.chat_template ? find_chat_format(*config.chat_template) : checkpoint.chat_format;
   preparer.tokenizer = checkpoint.tokenizer;
   preparer.model = checkpoint.model;
@@ -38,7 +40,8 @@ SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const StageConfig
   if (checkpoint.model.tower && !checkpoint.image_policy)
     fail(ErrorKind::kInput, "{}: does not say how images are prepared", checkpoint.folder.string());
   preparer.policy = checkpoint.image_policy.value_or(ImagePolicy{});
-  preparer.prompt.mode = PromptMode::kTrain;
+  preparer.prompt.mode =
+      config.objective == Objective::kGrpo ? PromptMode::kGenerate : PromptMode::kTrain;
   preparer.prompt.tokenisation = config.tokenisation == TokenisationMode::kSegments
                                      ? ImageTokenisation::kSegments
                                      : checkpoint.tokenisation;
@@ -71,7 +74,44 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   if (with_cache) fill_cache(*stage);
   if (with_cache && config.objective == Objective::kAnswerEmbedding)
     stage->answers = std::make_unique<AnswerEmbeddings>(*model_, *stage->dataset, stage->preparer);
+  if (with_cache) stage->step_objective = open_step_objective(*stage);
   return stage;
+}
+
+std::unique_ptr<StepObjective> Trainer::open_step_objective(const Stage& stage) const {
+  StepContext context;
+  context.model = model_.get();
+  context.config = stage.config;
+  context.optimizer = stage.optimizer.get();
+  context.trained = &stage.trained;
+  context.dataset = stage.dataset.get();
+  context.tokenizer = checkpoint_.tokenizer.get();
+  context.stop_ids = checkpoint_.stop_ids;
+  for (const std::string& stop : stage.preparer.format->stop_strings()) {
+    const auto id = checkpoint_.tokenizer->token_to_id(stop);
+    if (id && checkpoint_.tokenizer->is_special(*id))
+      context.stop_ids.push_back(*id);
+    else
+      context.stop_strings.push_back(stop);
+  }
+  context.output = config_.output;
+  context.stage = stage.index;
+  context.resumed = state_.stage_step > 0;
+  context.seed = config_.seed;
+  context.epoch_steps = std::min(stage.total_steps, stage.order->steps_per_epoch());
+  context.row = [this, &stage](const PreparedSample& sample) { return make_row(stage, sample); };
+  context.visit_steps = [this, &stage](std::int64_t end, const auto& show) {
+    Loader loader(*stage.order, std::cref(stage.preparer),
+                  {config_.loader_threads, 0, end, 2, config_.seed, stage.dataset->size()});
+    for (std::int64_t step = 0; step < end; ++step) {
+      if (options_.stop != nullptr && *options_.stop)
+        fail(ErrorKind::kStopped, "stopped before the first step");
+      show(loader.next());
+    }
+  };
+  context.sampler = options_.sampler;
+  context.judge = options_.judge;
+  return make_step_objective(std::move(context));
 }
 
 void Trainer::fill_cache(Stage& stage) {
@@ -84,7 +124,7 @@ void Trainer::fill_cache(Stage& stage) {
     for (const std::size_t index : stage.order->step_samples(step)) {
       if (seen[index]) continue;
       seen[index] = true;
-      if (const auto sample = try_outcome([&] { return stage.dataset->load(index, stage.config->turns); }))
+      if (const auto sample = try_outcome([&] { return stage.dataset->load(index, stage.config->turns, stage.preparer.kind); }))
         images.insert(images.end(), sample.value().images.begin(), sample.value().images.end());
     }
   if (images.empty()) return;

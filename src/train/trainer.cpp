@@ -178,6 +178,7 @@ StepMetrics Trainer::run_step(Stage& stage, Loader& loader) {
 }
 
 double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metrics) {
+  if (stage.step_objective) return stage.step_objective->backward(step, metrics);
   const StageConfig& config = *stage.config;
   std::vector<std::size_t> lengths;
   std::vector<std::int64_t> terms;
@@ -224,27 +225,29 @@ at::Tensor Trainer::answer_directions(const Stage& stage,
   return at::stack(directions);
 }
 
+CollateRow Trainer::make_row(const Stage& stage, const PreparedSample& sample) const {
+  CollateRow row{&sample.prompt, {}, stage.cache ? MediaForm::kFeatures : MediaForm::kPixels};
+  for (const PreparedMedia& media : sample.media) {
+    if (media.cache_slot >= 0) {
+      row.media.push_back(stage.cache->features(media.cache_slot));
+      continue;
+    }
+    auto* pixels = const_cast<float*>(media.pixels.data());  // read only; the sample outlives the batch
+    at::Tensor tiles = at::from_blob(
+        pixels, {media.plan.num_tiles, 3, media.plan.tile_height, media.plan.tile_width}, at::kFloat);
+    if (stage.cache) {  // became readable after the cache was filled
+      const at::NoGradGuard no_grad;
+      tiles = model_->encode_vision(tiles);
+    }
+    row.media.push_back(tiles);
+  }
+  return row;
+}
+
 MultimodalBatch Trainer::make_batch(const Stage& stage,
                                     const std::vector<const PreparedSample*>& rows) const {
   std::vector<CollateRow> collated;
-  for (const PreparedSample* sample : rows) {
-    CollateRow row{&sample->prompt, {}, stage.cache ? MediaForm::kFeatures : MediaForm::kPixels};
-    for (const PreparedMedia& media : sample->media) {
-      if (media.cache_slot >= 0) {
-        row.media.push_back(stage.cache->features(media.cache_slot));
-        continue;
-      }
-      auto* pixels = const_cast<float*>(media.pixels.data());  // read only; the sample outlives the batch
-      at::Tensor tiles = at::from_blob(
-          pixels, {media.plan.num_tiles, 3, media.plan.tile_height, media.plan.tile_width}, at::kFloat);
-      if (stage.cache) {  // became readable after the cache was filled
-        const at::NoGradGuard no_grad;
-        tiles = model_->encode_vision(tiles);
-      }
-      row.media.push_back(tiles);
-    }
-    collated.push_back(std::move(row));
-  }
+  for (const PreparedSample* sample : rows) collated.push_back(make_row(stage, *sample));
   return collate(collated, model_->config());
 }
 

@@ -16,6 +16,7 @@
 #include "train/feature_cache.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
+#include "train/step_objective.h"
 
 namespace llava {
 
@@ -28,6 +29,8 @@ struct TrainOptions {
   std::function<void(const StepMetrics&)> on_step;  ///< after each step
   std::function<void(LlavaModel&)>
       on_stage_start;  ///< after LoRA pairs exist, before the optimizer is made
+  AnswerSampler sampler;  ///< of objective grpo
+  AnswerJudge judge;      ///< of objective grpo's reward "judge"
 };
 
 /// What a stage will do, before anything is trained.
@@ -61,6 +64,8 @@ class Trainer {
   void run_stage(Stage& stage);
   StepMetrics run_step(Stage& stage, Loader& loader);
   double backward(Stage& stage, const LoadedStep& step, StepMetrics& metrics);
+  std::unique_ptr<StepObjective> open_step_objective(const Stage& stage) const;
+  CollateRow make_row(const Stage& stage, const PreparedSample& sample) const;
   MultimodalBatch make_batch(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
   /// [rows,D]; undefined unless the objective needs them.
   at::Tensor answer_directions(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;

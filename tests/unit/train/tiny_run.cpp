@@ -28,13 +28,14 @@ TrainConfig tiny_config(const std::filesystem::path& golden, const std::filesyst
 }
 
 RunResult run(const TrainConfig& config, const std::string& resume, std::int64_t stop_after,
-              const std::function<void(LlavaModel&)>& on_stage_start) {
+              const std::function<void(LlavaModel&)>& on_stage_start, const AnswerSampler& sampler) {
   RunResult result;
   std::atomic<bool> stop = false;
   TrainOptions options;
   options.resume = resume;
   options.stop = &stop;
   options.on_stage_start = on_stage_start;
+  options.sampler = sampler;
   options.on_step = [&](const StepMetrics& metrics) {
     result.steps.push_back(metrics);
     if (stop_after > 0 && static_cast<std::int64_t>(result.steps.size()) == stop_after) stop = true;

@@ -23,6 +23,6 @@ struct RunResult {
 /// Runs a config; `stop_after` > 0 sets the stop flag after that many steps (the run must then end with
 /// kStopped).
 RunResult run(const TrainConfig& config, const std::string& resume = "", std::int64_t stop_after = 0,
-              const std::function<void(LlavaModel&)>& on_stage_start = {});
+              const std::function<void(LlavaModel&)>& on_stage_start = {}, const AnswerSampler& sampler = {});
 
 }  // namespace llava::test
