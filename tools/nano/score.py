@@ -11,6 +11,8 @@ Captions get CIDEr-D (pycocoevalcap); garments and easy-vqa get the share of rig
 not count and the first word of an answer that is a possible answer counts. Clips get the share of frames whose sentence
 shares most words with that frame's captions (chance: 1 of 5), and CIDEr-D of the frames. A question without an answer is wrong.
 Pairs named --captions-gray and so on hold the answers about a plain gray picture, the blind baseline.
+Yes/no questions (--pope, make_preference.py's) get accuracy, F1 and the share of "yes", as POPE does; --pope-compare takes
+one file of questions and the answers of two models and says by a paired test whether they differ.
 Prints one JSON document. Captions need the package pycocoevalcap; the rest needs the standard library alone.
 """
 
@@ -18,6 +20,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import random
 import re
 import shutil
 import sys
@@ -138,14 +142,73 @@ def clips(pairs: list[tuple[dict, str]]) -> dict:
             "cider": captions(sentences)["cider"]}
 
 
+def says_yes(answer: str) -> bool:
+    """POPE's rule: the first sentence says no if it has one of the words no and not; all else is yes."""
+    first = re.split(r"[.\n]", answer.strip(), maxsplit=1)[0]
+    return not {"no", "not"} & set(re.findall(r"[a-z]+", first.lower().replace("n't", " not")))
+
+
+def yes_no(pairs: list[tuple[dict, str]]) -> dict:
+    """Accuracy, precision, recall and F1 of "yes", and the share of "yes", over all and by category."""
+    def summary(asked: list[tuple[dict, str]]) -> dict:
+        told = [(q["answer"] == "yes", says_yes(answer)) for q, answer in asked if answer]
+        hits = sum(truth and said for truth, said in told)
+        said_yes, are_yes = sum(said for _, said in told), sum(q["answer"] == "yes" for q, _ in asked)
+        return {"accuracy": round(sum(truth == said for truth, said in told) / max(1, len(asked)), 4),
+                "precision": round(hits / max(1, said_yes), 4), "recall": round(hits / max(1, are_yes), 4),
+                "f1": round(2 * hits / max(1, said_yes + are_yes), 4),
+                "yes_rate": round(said_yes / max(1, len(asked)), 4), "questions": len(asked)}
+
+    categories = sorted({q["category"] for q, _ in pairs})
+    return {**summary(pairs), "by_category": {c: summary([p for p in pairs if p[0]["category"] == c]) for c in categories}}
+
+
+def compare_yes_no(first: list[tuple[dict, str]], second: list[tuple[dict, str]], draws: int = 10000) -> dict:
+    """Whether two models' answers to the same questions differ: McNemar's exact test, and bootstrap intervals (95 %) of
+    second minus first in accuracy and F1, photos drawn with all of their questions."""
+    def outcome(pair_: tuple[dict, str]) -> tuple[bool, bool, bool]:
+        truth, said = pair_[0]["answer"] == "yes", says_yes(pair_[1])
+        return truth, said, bool(pair_[1]) and truth == said
+
+    rows = [(q["images"][0], outcome((q, a)), outcome((q, b))) for (q, a), (_, b) in zip(first, second)]
+    lost = sum(a[2] and not b[2] for _, a, b in rows)
+    won = sum(b[2] and not a[2] for _, a, b in rows)
+    differ = won + lost
+    tail = sum(math.comb(differ, k) for k in range(min(won, lost) + 1)) / 2 ** differ if differ else 1.0
+    # Per photo and model: right answers, "yes" rightly, "yes" said, questions with "yes".
+    photos: dict[str, list[int]] = defaultdict(lambda: [0] * 8)
+    for photo, *models in rows:
+        for i, (truth, said, right) in enumerate(models):
+            for j, value in enumerate((right, truth and said, said, truth)):
+                photos[photo][4 * i + j] += value
+    sizes = Counter(photo for photo, _, _ in rows)
+    units = [(values, sizes[photo]) for photo, values in photos.items()]
+
+    def gains(chosen: list[tuple[list[int], int]]) -> tuple[float, float]:
+        total = [sum(column) for column in zip(*(values for values, _ in chosen))]
+        asked = sum(size for _, size in chosen)
+        f1 = [2 * total[4 * i + 1] / max(1, total[4 * i + 2] + total[4 * i + 3]) for i in (0, 1)]
+        return (total[4] - total[0]) / asked, f1[1] - f1[0]
+
+    rng = random.Random(0)
+    drawn = [gains(rng.choices(units, k=len(units))) for _ in range(draws)]
+    now = gains(units)
+    interval = lambda i: [round(sorted(d[i] for d in drawn)[int(draws * q)], 4) for q in (0.025, 0.975)]
+    return {"first": yes_no(first), "second": yes_no(second), "only_first_right": lost, "only_second_right": won,
+            "mcnemar_p": round(min(1.0, 2 * tail), 6), "accuracy_gain": round(now[0], 4), "accuracy_gain_95": interval(0),
+            "f1_gain": round(now[1], 4), "f1_gain_95": interval(1)}
+
+
 def main() -> int:
     """Scores what was given; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    tasks = ("captions", "clothing", "easy", "pairs", "clips")
+    tasks = ("captions", "clothing", "easy", "pairs", "clips", "pope")
     for task in tasks:
         for suffix, what in (("", "photos"), ("-gray", "a plain gray picture")):
             parser.add_argument(f"--{task}{suffix}", nargs=2, type=Path, metavar=("QUESTIONS", "ANSWERS"),
                                 help=f"{task}: the questions, and the answers about {what}")
+    parser.add_argument("--pope-compare", nargs=3, type=Path, metavar=("QUESTIONS", "FIRST", "SECOND"),
+                        help="yes/no questions, and the answers of two models")
     args = parser.parse_args()
     result: dict[str, dict] = {}
     try:
@@ -155,10 +218,16 @@ def main() -> int:
                 if not paths:
                     continue
                 pairs = pair(*paths)
+                if task == "pope":
+                    result[task + suffix] = yes_no(pairs)
+                    continue
                 if task in ("captions", "clips"):
                     result[task + suffix] = captions(pairs) if task == "captions" else clips(pairs)
                 else:
                     result[task + suffix] = accuracy(pairs, {"clothing": CLASSES, "easy": EASY, "pairs": WHICH}[task])
+        if args.pope_compare:
+            questions, *both = args.pope_compare
+            result["pope_compare"] = compare_yes_no(*(pair(questions, answers) for answers in both))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         print(f"score: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
