@@ -38,14 +38,26 @@ void check_patterns(const StageConfig& stage, const std::string& path) {
 
 void check_optimiser(const StageConfig& stage, const std::string& path) {
   const OptimConfig& o = stage.optim;
-  require(o.name == "adamw", path + ".optim.name", "only \"adamw\" is there");
   require(o.betas.size() == 2 && o.betas[0] >= 0 && o.betas[0] < 1 && o.betas[1] >= 0 && o.betas[1] < 1,
           path + ".optim.betas", "must be two numbers in [0, 1)");
   require(o.eps > 0, path + ".optim.eps", "must be above 0");
-  require(o.weight_decay >= 0 && o.max_grad_norm >= 0, path + ".optim",
-          "weight_decay and max_grad_norm must not be negative");
+  for (const auto& [pattern, decay] : o.weight_decay) {
+    check_regex(pattern, path + ".optim.weight_decay");
+    require(decay >= 0, path + ".optim.weight_decay", "must not be negative");
+  }
+  require(o.max_grad_norm >= 0, path + ".optim.max_grad_norm", "must not be negative");
+  require(o.momentum >= 0 && o.momentum < 1, path + ".optim.momentum", "must be in [0, 1)");
+  require(o.ns_steps >= 1 && o.ns_steps <= 100, path + ".optim.ns_steps", "must be in [1, 100]");
+  require(o.clip_threshold > 0, path + ".optim.clip_threshold", "must be above 0");
+  require(o.decay_rate < 0, path + ".optim.decay_rate", "must be below 0");
+  require(o.master_weights || stage.dtype == "bfloat16", path + ".optim.master_weights",
+          "false is for bfloat16: float32 needs no second copy, float16 overflows without one");
+  const LossScaleConfig& l = o.loss_scale;
+  require(l.init > 0 && l.min > 0 && l.min <= l.init && l.growth_interval > 0, path + ".optim.loss_scale",
+          "0 < min <= init and growth_interval >= 1 are needed");
   const ScheduleConfig& s = stage.schedule;
   require(s.warmup_ratio >= 0 && s.warmup_ratio <= 1, path + ".schedule.warmup_ratio", "must be in [0, 1]");
+  require(s.decay_ratio >= 0 && s.decay_ratio <= 1, path + ".schedule.decay_ratio", "must be in [0, 1]");
   require(s.min_ratio >= 0 && s.min_ratio <= 1, path + ".schedule.min_ratio", "must be in [0, 1]");
 }
 
@@ -70,10 +82,10 @@ void check_stage(const StageConfig& stage, const std::string& path) {
   require(stage.max_tokens_per_batch == 0 || stage.loss_normalisation == LossNormalisation::kToken,
           path + ".max_tokens_per_batch",
           "needs loss_normalisation: token (the cut into micro-batches must not matter)");
-  require(stage.dtype == "bfloat16" || stage.dtype == "float32", path + ".dtype",
-          "must be bfloat16 or float32");
   require(stage.gradient_checkpointing.llm >= 0 && stage.gradient_checkpointing.llm <= 10000,
           path + ".gradient_checkpointing.llm", "must be in [0, 10000]: every k-th block, 0 none");
+  require(stage.dtype == "bfloat16" || stage.dtype == "float32" || stage.dtype == "float16", path + ".dtype",
+          "must be bfloat16, float32 or float16");
   check_patterns(stage, path);
   check_optimiser(stage, path);
   check_preference(stage, path);

@@ -7,6 +7,7 @@
 #include "base/fields.h"
 #include "config/frozen_compute.h"
 #include "config/gradient_checkpointing.h"
+#include "config/optim_config.h"
 #include "config/preference_config.h"
 
 /// The training config of `llava train` (docs: cli.md). One struct per level, one visit_fields each; names
@@ -24,7 +25,6 @@ enum class TurnMode {
 };  ///< independent: every question sees the image only (branches)
 enum class FeatureCacheMode { kAuto, kBfloat16 /* half the file of float32 */, kOff };
 enum class Objective { kLm, kAnswerEmbedding, kDpo, kKto, kGrpo };
-enum class ScheduleKind { kCosine, kLinear, kConstant };
 /// model: as the checkpoint's family does it; segments: every segment of the template alone, then joined.
 enum class TokenisationMode { kModel, kSegments };
 
@@ -62,12 +62,6 @@ struct EnumTable<Objective> {
       {"grpo", Objective::kGrpo}};
 };
 template <>
-struct EnumTable<ScheduleKind> {
-  static constexpr std::pair<const char*, ScheduleKind> names[] = {{"cosine", ScheduleKind::kCosine},
-                                                                   {"linear", ScheduleKind::kLinear},
-                                                                   {"constant", ScheduleKind::kConstant}};
-};
-template <>
 struct EnumTable<TokenisationMode> {
   static constexpr std::pair<const char*, TokenisationMode> names[] = {
       {"model", TokenisationMode::kModel}, {"segments", TokenisationMode::kSegments}};
@@ -90,20 +84,6 @@ struct LoraSettings {
   std::string tower_target;           ///< likewise in the vision tower's; empty: no LoRA there
   bool use_rslora = false;
   bool operator==(const LoraSettings&) const = default;
-};
-
-struct OptimConfig {
-  std::string name = "adamw";
-  std::vector<double> betas = {0.9, 0.999};
-  double eps = 1e-8;
-  double weight_decay = 0.0;   ///< of all trained tensors
-  double max_grad_norm = 1.0;  ///< 0: no clipping
-};
-
-struct ScheduleConfig {
-  ScheduleKind name = ScheduleKind::kCosine;
-  double warmup_ratio = 0.03;  ///< of the stage's steps, rounded up; the first step's rate is 0 then
-  double min_ratio = 0.0;      ///< the rate never falls below this part of its peak after the warm-up
 };
 
 struct StageConfig {
@@ -160,15 +140,6 @@ template <class V>
 void visit_fields(V& v, LoraSettings& c) {
   v("r", c.r), v("lora_alpha", c.lora_alpha), v("dropout", c.dropout), v("target", c.target);
   v("tower_target", c.tower_target), v("use_rslora", c.use_rslora);
-}
-template <class V>
-void visit_fields(V& v, OptimConfig& c) {
-  v("name", c.name), v("betas", c.betas), v("eps", c.eps), v("weight_decay", c.weight_decay);
-  v("max_grad_norm", c.max_grad_norm);
-}
-template <class V>
-void visit_fields(V& v, ScheduleConfig& c) {
-  v("name", c.name), v("warmup_ratio", c.warmup_ratio), v("min_ratio", c.min_ratio);
 }
 template <class V>
 void visit_fields(V& v, StageConfig& c) {

@@ -69,14 +69,9 @@ at::Tensor random_state() {
   return generator.get_state();
 }
 
-void write_optimizer(const fs::path& path, const AdamW& optimizer) {
+void write_optimizer(const fs::path& path, const Optimizer& optimizer) {
   TensorWriter writer;
-  for (const TrainedParameter& p : optimizer.parameters()) {
-    if (!p.master.is_same(p.parameter)) writer.add("master/" + p.name, p.master);
-    writer.add("exp_avg/" + p.name, p.exp_avg);
-    writer.add("exp_avg_sq/" + p.name, p.exp_avg_sq);
-    writer.add("step/" + p.name, p.step);
-  }
+  for (const NamedParameter& t : optimizer.state_tensors()) writer.add(t.name, t.tensor);
   writer.add("random_state", random_state());
   writer.write(path);
 }
@@ -104,7 +99,7 @@ void remove_old(const fs::path& output, std::int64_t keep) {
 }  // namespace
 
 fs::path save_checkpoint(const fs::path& output, const TrainState& state, LlavaModel& model,
-                         const AdamW* optimizer, const std::string& config_yaml, std::int64_t keep) {
+                         const Optimizer* optimizer, const std::string& config_yaml, std::int64_t keep) {
   const fs::path target = output / fmt::format("{}{}", kPrefix, state.global_step);
   const fs::path building = output / fmt::format("tmp-{}{}", kPrefix, state.global_step);
   try {
@@ -192,7 +187,7 @@ void load_weights(const fs::path& folder, LlavaModel& model) {
          fmt::join(wrong, ", "));
 }
 
-void load_optimizer(const fs::path& folder, AdamW& optimizer) {
+void load_optimizer(const fs::path& folder, Optimizer& optimizer) {
   const at::NoGradGuard no_grad;
   const std::shared_ptr<const TensorFile> file = open_safetensors(folder / "optimizer.safetensors");
   const auto restore = [&](const std::string& name, at::Tensor into) {
@@ -203,13 +198,9 @@ void load_optimizer(const fs::path& folder, AdamW& optimizer) {
     into.copy_(to_tensor(*view, file));
   };
   std::size_t expected = 1;
-  for (TrainedParameter& p : optimizer.parameters()) {
-    const bool copied = !p.master.is_same(p.parameter);
-    if (copied) restore("master/" + p.name, p.master);
-    restore("exp_avg/" + p.name, p.exp_avg);
-    restore("exp_avg_sq/" + p.name, p.exp_avg_sq);
-    restore("step/" + p.name, p.step);
-    expected += copied ? 4 : 3;
+  for (const NamedParameter& t : optimizer.state_tensors()) {
+    restore(t.name, t.tensor);
+    ++expected;
   }
   if (file->tensors().size() != expected)
     fail(ErrorKind::kFormat, "{}: holds {} tensors, the stage needs {}; was `train` changed?",

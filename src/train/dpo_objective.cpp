@@ -159,8 +159,7 @@ double DpoObjective::backward(const LoadedStep& step, StepMetrics& metrics) {
                                    reference_sums.narrow(0, 0, half), reference_sums.narrow(0, half, half),
                                    tokens.narrow(0, 0, half), tokens.narrow(0, half, half)},
                                   totals);
-    if (value.requires_grad()) value.backward();
-    context_.optimizer->collect_gradients();
+    context_.optimizer->backward(value);
   }
   metrics.extra["rewards/chosen"] = totals.chosen_reward / totals.pairs;
   metrics.extra["rewards/rejected"] = totals.rejected_reward / totals.pairs;

@@ -169,8 +169,7 @@ void GrpoObjective::backward(const std::vector<const Answer*>& answers, const st
   terms.advantages = at::tensor(each).to(terms.policy.device());
   const at::Tensor loss =
       (grpo_token_losses(terms, config_) * at::tensor(weights).to(terms.policy.device())).sum();
-  if (loss.requires_grad()) loss.backward();
-  context_.optimizer->collect_gradients();
+  context_.optimizer->backward(loss);
   totals.loss += loss.item<double>();
   if (!reference_) return;
   const at::Tensor gap = terms.reference - terms.old;

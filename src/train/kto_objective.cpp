@@ -132,8 +132,7 @@ void KtoObjective::backward(const Batch& batch, Totals& totals) {
   for (const PreparedSample* s : batch.samples) labels.push_back(s->desirable);
   const at::Tensor desirable = at::tensor(labels).to(policy.device()).to(at::kBool);
   const at::Tensor loss = kto_losses(policy, ref.own, desirable, kl, config_).sum() / totals.samples;
-  if (loss.requires_grad()) loss.backward();
-  context_.optimizer->collect_gradients();
+  context_.optimizer->backward(loss);
   const at::NoGradGuard no_grad;
   const at::Tensor reward = config_.beta * (policy - ref.own);
   const auto sum = [](const at::Tensor& values, const at::Tensor& which) {

@@ -9,13 +9,12 @@ namespace {
 
 /// Bytes at the peak of a step: weights, optimizer state and gradients, and what autograd keeps of the
 /// largest micro-batch.
-std::int64_t predict_bytes(LlavaModel& model, const AdamW& optimizer, std::int64_t padded_tokens,
+std::int64_t predict_bytes(LlavaModel& model, const Optimizer& optimizer, std::int64_t padded_tokens,
                            std::int64_t supervised) {
   std::int64_t bytes = 0;
   for (const NamedParameter& p : model.parameters()) bytes += static_cast<std::int64_t>(p.tensor.nbytes());
   const auto size = static_cast<std::int64_t>(c10::elementSize(model.dtype()));
-  const bool masters = model.dtype() != c10::ScalarType::Float;
-  bytes += optimizer.num_parameters() * (8 + 4 + size + (masters ? 4 : 0));
+  bytes += optimizer.state_bytes() + optimizer.num_parameters() * (4 + size);
   const DecoderConfig& d = model.config().decoder;
   const std::int64_t kept =
       8 * d.hidden_size + 4 * d.intermediate_size + 2 * d.num_key_value_heads * d.head_dim;

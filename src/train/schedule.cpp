@@ -20,6 +20,9 @@ double schedule_multiplier(const ScheduleConfig& schedule, std::int64_t step, st
     case ScheduleKind::kLinear:
       value = 1.0 - done;
       break;
+    case ScheduleKind::kWsd:
+      value = schedule.decay_ratio > 0 ? std::min(1.0, (1.0 - done) / schedule.decay_ratio) : 1.0;
+      break;
     case ScheduleKind::kCosine:
       value = 0.5 * (1.0 + std::cos(std::numbers::pi * done));
       break;

@@ -15,7 +15,7 @@ struct Trainer::Stage {
   std::int64_t total_steps = 0;
   SamplePreparer preparer;
   std::vector<NamedParameter> trained;
-  std::unique_ptr<AdamW> optimizer;
+  std::unique_ptr<Optimizer> optimizer;
   std::unique_ptr<AnswerEmbeddings> answers;  ///< for the objective that needs them
   std::unique_ptr<StepObjective> step_objective;  ///< of objectives on whole answers; else null
   std::unique_ptr<FeatureCache> cache;        ///< null: pixels go through the tower every step

@@ -70,7 +70,7 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   set_checkpointing(*model_, config.gradient_checkpointing, stage->trained);
   for (const NamedParameter& p : stage->trained_base()) state_.touched.insert(p.name);
   check_final_model(checkpoint_, state_.touched);
-  stage->optimizer = std::make_unique<AdamW>(stage->trained, config.lr, config.optim);
+  stage->optimizer = std::make_unique<Optimizer>(stage->trained, config.lr, config.optim);
   if (with_cache) fill_cache(*stage);
   if (with_cache && config.objective == Objective::kAnswerEmbedding)
     stage->answers = std::make_unique<AnswerEmbeddings>(*model_, *stage->dataset, stage->preparer);

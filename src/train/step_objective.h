@@ -42,7 +42,7 @@ using AnswerJudge = std::function<double(const JudgedAnswer&)>;
 struct StepContext {
   LlavaModel* model = nullptr;
   const StageConfig* config = nullptr;
-  AdamW* optimizer = nullptr;
+  Optimizer* optimizer = nullptr;
   const std::vector<NamedParameter>* trained = nullptr;
   const Dataset* dataset = nullptr;
   const Tokenizer* tokenizer = nullptr;

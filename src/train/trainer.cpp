@@ -55,6 +55,7 @@ void Trainer::run() {
   peak_flops_ = measure_matmul_flops(model_->dtype(), model_->device());
   while (state_.stage < static_cast<std::int64_t>(config_.stages.size())) {
     auto stage = open_stage(state_.stage, true);
+    if (state_.stage_step == 0) state_.loss_scale = {stage->config->optim.loss_scale.init, 0};
     if (state_.stage_step > 0) load_optimizer(resume_from_, *stage->optimizer);
     run_stage(*stage);
     ++state_.stage;
@@ -158,9 +159,12 @@ StepMetrics Trainer::run_step(Stage& stage, Loader& loader) {
   const LoadedStep step = loader.next();
   metrics.data_wait_seconds = seconds_since(start);
   note_bad_samples(stage, step);
+  if (is_half()) stage.optimizer->set_loss_scale(state_.loss_scale.scale);
   metrics.loss = backward(stage, step, metrics);
   metrics.grad_norm = stage.optimizer->gradient_norm();
-  if (!std::isfinite(metrics.loss) || !std::isfinite(metrics.grad_norm))
+  const bool overflow = is_half() && !std::isfinite(metrics.grad_norm);
+  if (is_half()) state_.loss_scale.update(overflow, stage.config->optim.loss_scale);
+  if (!overflow && (!std::isfinite(metrics.loss) || !std::isfinite(metrics.grad_norm)))
     throw Error(ErrorKind::kInternal,
                 fmt::format("step {}: loss {} and gradient norm {} are not finite", metrics.step,
                             metrics.loss, metrics.grad_norm),
@@ -169,13 +173,21 @@ StepMetrics Trainer::run_step(Stage& stage, Loader& loader) {
       schedule_multiplier(stage.config->schedule, state_.stage_step, stage.total_steps);
   for (const TrainedParameter& p : stage.optimizer->parameters())
     metrics.lr = std::max(metrics.lr, p.peak_lr * multiplier);
-  stage.optimizer->step(multiplier, metrics.grad_norm);
+  if (overflow) {
+    log_warning("train", "step {}: gradients overflow float16; nothing is moved, the loss scale is {} now",
+                metrics.step, state_.loss_scale.scale);
+    stage.optimizer->clear_gradients();
+  } else {
+    stage.optimizer->step(multiplier, metrics.grad_norm);
+  }
   metrics.step_seconds = seconds_since(start);
   metrics.peak_memory_bytes = peak_memory_bytes();
   const double flops = step_flops(checkpoint_.model, stage.trained, metrics, stage.cache != nullptr);
   metrics.mfu = peak_flops_ > 0 ? flops / metrics.step_seconds / peak_flops_ : 0;
   return metrics;
 }
+
+bool Trainer::is_half() const { return model_->dtype() == c10::ScalarType::Half; }
 
 double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metrics) {
   if (stage.step_objective) return stage.step_objective->backward(step, metrics);
@@ -209,8 +221,7 @@ double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metr
                              : 1.0 / static_cast<double>(micro_terms) / static_cast<double>(batches.size());
     const at::Tensor scaled = part.sum * scale;
     loss += scaled.item<double>();
-    if (scaled.requires_grad()) scaled.backward();
-    stage.optimizer->collect_gradients();
+    stage.optimizer->backward(scaled);
   }
   return loss;
 }

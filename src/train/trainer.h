@@ -63,6 +63,7 @@ class Trainer {
   void fill_cache(Stage& stage);
   void run_stage(Stage& stage);
   StepMetrics run_step(Stage& stage, Loader& loader);
+  bool is_half() const;
   double backward(Stage& stage, const LoadedStep& step, StepMetrics& metrics);
   std::unique_ptr<StepObjective> open_step_objective(const Stage& stage) const;
   CollateRow make_row(const Stage& stage, const PreparedSample& sample) const;

@@ -19,7 +19,7 @@ TrainConfig tiny_config(const std::filesystem::path& golden, const std::filesyst
   stage.tokenisation = TokenisationMode::kSegments;
   stage.max_steps = 20;
   stage.batch_size = 4;
-  stage.optim.weight_decay = 0.01;
+  stage.optim.weight_decay = {{"", 0.01}};
   stage.schedule.warmup_ratio = 0.1;
   stage.sampler = SamplerKind::kSequential;
   stage.dtype = "float32";

@@ -14,7 +14,7 @@ namespace llava {
 namespace {
 
 TEST(ScheduleMultiplier, WarmsUpFromZeroAndDecays) {
-  ScheduleConfig s{ScheduleKind::kCosine, 0.1, 0.0};
+  ScheduleConfig s{.name = ScheduleKind::kCosine, .warmup_ratio = 0.1};
   EXPECT_EQ(schedule_multiplier(s, 0, 20), 0.0);
   EXPECT_EQ(schedule_multiplier(s, 1, 20), 0.5);
   EXPECT_EQ(schedule_multiplier(s, 2, 20), 1.0);
@@ -26,9 +26,12 @@ TEST(ScheduleMultiplier, WarmsUpFromZeroAndDecays) {
   EXPECT_NEAR(schedule_multiplier(s, 20, 20), 0.2, 1e-12);
   s.name = ScheduleKind::kConstant;
   EXPECT_EQ(schedule_multiplier(s, 19, 20), 1.0);
-  EXPECT_EQ(schedule_multiplier({ScheduleKind::kCosine, 0.03, 0}, 0, 10), 0.0)
+  s.name = ScheduleKind::kWsd, s.decay_ratio = 0.5;
+  EXPECT_EQ(schedule_multiplier(s, 11, 20), 1.0);
+  EXPECT_NEAR(schedule_multiplier(s, 20, 20), 0.2, 1e-12);
+  EXPECT_EQ(schedule_multiplier({.name = ScheduleKind::kCosine, .warmup_ratio = 0.03}, 0, 10), 0.0)
       << "ceil(0.3) = 1 warm-up step";
-  EXPECT_EQ(schedule_multiplier({ScheduleKind::kCosine, 0.0, 0}, 0, 10), 1.0);
+  EXPECT_EQ(schedule_multiplier({.name = ScheduleKind::kCosine, .warmup_ratio = 0.0}, 0, 10), 1.0);
 }
 
 TEST(CutMicroBatches, KeepsOrderWithoutABudgetAndFillsOneByLength) {
@@ -42,7 +45,7 @@ TEST(CutMicroBatches, KeepsOrderWithoutABudgetAndFillsOneByLength) {
 TEST(AdamW, EqualsTorchsOverManySteps) {
   at::manual_seed(3);
   const at::Tensor ours = at::randn({31, 17}), theirs = ours.clone().requires_grad_(true);
-  AdamW optimizer({{"a.weight", ours}}, {{"", 1e-2}}, {.weight_decay = 0.1, .max_grad_norm = 0.0});
+  Optimizer optimizer({{"a.weight", ours}}, {{"", 1e-2}}, {.weight_decay = {{"", 0.1}}, .max_grad_norm = 0.0});
   torch::optim::AdamW reference({theirs}, torch::optim::AdamWOptions(1e-2).weight_decay(0.1));
   for (int step = 0; step < 30; ++step) {
     const at::Tensor grad = at::randn({31, 17});
@@ -57,7 +60,7 @@ TEST(AdamW, EqualsTorchsOverManySteps) {
 
 TEST(AdamW, SumsLowPrecisionGradientsInFloat32AndKeepsMasters) {
   const at::Tensor weight = at::full({4}, 1.0, at::kBFloat16);
-  AdamW optimizer({{"w", weight}}, {{"", 1e-4}}, {});
+  Optimizer optimizer({{"w", weight}}, {{"", 1e-4}}, {});
   for (int micro = 0; micro < 3; ++micro) {
     weight.mutable_grad() = at::full({4}, micro == 0 ? 1.0 : 1.0 / 512, at::kBFloat16);
     optimizer.collect_gradients();
@@ -76,17 +79,17 @@ TEST(AdamW, SumsLowPrecisionGradientsInFloat32AndKeepsMasters) {
 
 TEST(AdamW, ClipsByTheGlobalNormAndSkipsWhatGotNoGradient) {
   const at::Tensor a = at::zeros({1}), b = at::zeros({1}), idle = at::ones({1});
-  AdamW optimizer({{"a", a}, {"b", b}, {"idle", idle}}, {{"b", 2e-3}, {"", 1e-3}},
-                  {.weight_decay = 0.5, .max_grad_norm = 1.0});
+  Optimizer optimizer({{"a", a}, {"b", b}, {"idle", idle}}, {{"b", 2e-3}, {"", 1e-3}},
+                  {.weight_decay = {{"", 0.5}}, .max_grad_norm = 1.0});
   a.mutable_grad() = at::full({1}, 3.0);
   b.mutable_grad() = at::full({1}, 4.0);
   optimizer.collect_gradients();
   EXPECT_NEAR(optimizer.gradient_norm(), 5.0, 1e-6);
   optimizer.step(1.0, 5.0);
-  EXPECT_NEAR(optimizer.parameters()[0].exp_avg.item<double>(), 0.1 * 3.0 / 5.0, 1e-6);
+  EXPECT_NEAR(optimizer.parameters()[0].state.at("exp_avg").item<double>(), 0.1 * 3.0 / 5.0, 1e-6);
   EXPECT_NEAR(b.item<double>() / a.item<double>(), 2.0, 1e-3);
   EXPECT_EQ(idle.item<double>(), 1.0) << "no gradient: no decay either, as in torch";
-  EXPECT_THROW(AdamW({{"c", at::zeros({1})}}, {{"^x", 1.0}}, {}), Error);
+  EXPECT_THROW(Optimizer({{"c", at::zeros({1})}}, {{"^x", 1.0}}, {}), Error);
 }
 
 TEST(LoraPattern, StaysWithinThePartThatIsMeant) {
