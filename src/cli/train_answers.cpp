@@ -27,7 +27,8 @@ class Critic {
     const Answer words = session_->ask(pointwise_prompt(answer.question, answer.answer), {}, &stop_flag());
     if (words.reason == StopReason::kCancelled) fail(ErrorKind::kStopped, "stopped");
     const auto score = parse_score(words.text);
-    if (!score && ++unclear_ <= 3) log_warning("judge", "no score in \"{}\": it counts 0", words.text.substr(0, 80));
+    if (!score && ++unclear_ <= 3)
+      log_warning("judge", "no score in \"{}\": it counts 0", words.text.substr(0, 80));
     return score.value_or(0) / 100;
   }
 

@@ -49,8 +49,9 @@ void check_singles(const PreferenceConfig& c, const StageConfig& stage, const st
   require(c.loss_type == plain.loss_type && c.loss_weights.empty() && c.label_smoothing == 0 &&
               c.rpo_alpha == 0,
           path, "loss_type, loss_weights, label_smoothing and rpo_alpha are for objective dpo");
-  require(is_finite_and_not_negative(c.desirable_weight) && is_finite_and_not_negative(c.undesirable_weight),
-          path, "desirable_weight and undesirable_weight must not be negative");
+  require(
+      is_finite_and_not_negative(c.desirable_weight) && is_finite_and_not_negative(c.undesirable_weight),
+      path, "desirable_weight and undesirable_weight must not be negative");
   require(stage.batch_size > 1, stage_path + ".batch_size",
           "must be above 1 for kto: its KL estimate pairs each prompt with the answer of the row before");
   require(!c.precompute_ref_log_probs || stage.sampler == SamplerKind::kSequential,
@@ -77,8 +78,9 @@ void check_grpo(const GrpoConfig& c, const std::string& path) {
     return std::find(c.reward_funcs.begin(), c.reward_funcs.end(), name) != c.reward_funcs.end();
   };
   for (const std::string& name : c.reward_funcs)
-    require(std::find(known.begin(), known.end(), name) != known.end(), path + ".reward_funcs",
-            fmt::format("\"{}\" is not one of {}{}", name, fmt::join(known, ", "), did_you_mean(name, known)));
+    require(
+        std::find(known.begin(), known.end(), name) != known.end(), path + ".reward_funcs",
+        fmt::format("\"{}\" is not one of {}{}", name, fmt::join(known, ", "), did_you_mean(name, known)));
   require(wants("format") == !c.reward_regex.empty(), path + ".reward_regex",
           "belongs to the reward \"format\": give both or none");
   try {

@@ -53,7 +53,7 @@ struct GrpoConfig {
   std::int64_t top_k = 0;  ///< 0: off
   double min_p = 0.0;
   double repetition_penalty = 1.0;
-  double beta = 0.0;  ///< weight of the distance to the reference; 0: no reference pass
+  double beta = 0.0;                   ///< weight of the distance to the reference; 0: no reference pass
   bool use_bias_correction_kl = true;  ///< the distance times the ratio: its gradient is then unbiased
   double epsilon = 0.2;
   double epsilon_high = 0.0;  ///< 0: as epsilon
@@ -90,8 +90,9 @@ void visit_fields(V& v, GrpoConfig& c) {
 inline constexpr const char* kRewardFunctions[] = {"exact_match", "overlap", "format", "length", "judge"};
 
 struct StageConfig;
-/// Error{kInput} naming the key where the objective and its settings do not fit: a `preference` or `grpo` of
-/// another objective, weights that differ in number, ranges, what a preference run cannot be combined with.
+/// Error{kInput} naming the key where the objective and its settings do not fit: a `preference` or `grpo`
+/// of another objective, weights that differ in number, ranges, what a preference run cannot be combined
+/// with.
 void check_preference(const StageConfig& stage, const std::string& path);
 
 }  // namespace llava

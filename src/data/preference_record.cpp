@@ -94,8 +94,7 @@ std::string answer_text(const Json& record, const char* key) {
 
 Json prompt_turns(const Json& record) {
   if (has(record, "conversations")) {
-    if (!record["conversations"].is_array())
-      fail(ErrorKind::kInput, "\"conversations\" is not a list");
+    if (!record["conversations"].is_array()) fail(ErrorKind::kInput, "\"conversations\" is not a list");
     return as_turns(record["conversations"], "conversations");
   }
   for (const char* key : {"prompt", "question"}) {

@@ -15,12 +15,12 @@ enum class RecordKind {
   kPrompt,       ///< a prompt, and perhaps the right answer (grpo)
 };
 
-/// A preference record as a sample. The prompt is `conversations` that end with a question, `prompt` (text or
-/// messages), or `question`; answers are `chosen` and `rejected` (text, a turn, or messages that end with
-/// one), RLHF-V's `text` (a JSON text with all three), LLaVA-RLHF's `output_1`, `output_2`, `preference`;
-/// `completion` and `label` for kLabelled; `answer`, `solution` or a last answer of the conversation for
-/// kPrompt. A prompt without <image> marks gets them in front. Error{kInput} for what is missing, an empty
-/// answer, two equal answers, a label that is not true or false.
+/// A preference record as a sample. The prompt is `conversations` that end with a question, `prompt` (text
+/// or messages), or `question`; answers are `chosen` and `rejected` (text, a turn, or messages that end
+/// with one), RLHF-V's `text` (a JSON text with all three), LLaVA-RLHF's `output_1`, `output_2`,
+/// `preference`; `completion` and `label` for kLabelled; `answer`, `solution` or a last answer of the
+/// conversation for kPrompt. A prompt without <image> marks gets them in front. Error{kInput} for what is
+/// missing, an empty answer, two equal answers, a label that is not true or false.
 Sample preference_from_record(const Json& record, const std::filesystem::path& image_root, RecordKind kind);
 
 }  // namespace llava

@@ -47,8 +47,8 @@ class LinearLogProbs : public torch::autograd::Function<LinearLogProbs> {
     const at::Tensor weights = grads[0].unsqueeze(1);  // [N,1] float32
     if (saved[0].defined()) out[0] = (saved[0] * weights).to(saved[0].scalar_type());
     if (saved[2].defined())
-      out[1] = head_gradient(saved[1], saved[2], saved[3], weights, ctx->saved_data["temperature"].toDouble(),
-                             ctx->saved_data["chunk"].toInt());
+      out[1] = head_gradient(saved[1], saved[2], saved[3], weights,
+                             ctx->saved_data["temperature"].toDouble(), ctx->saved_data["chunk"].toInt());
     return out;
   }
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "train/preference.h"
@@ -19,13 +20,19 @@ class DpoObjective final : public StepObjective {
  private:
   struct Totals;
   using Pairs = std::vector<const PreparedSample*>;
+  /// What a micro-batch's passes take: a row a pair, or a row an answer.
+  struct Batch {
+    std::vector<Prompt> joined;
+    std::vector<CollateRow> rows;
+  };
   void precompute();
   std::vector<Pairs> cut(const LoadedStep& step) const;
-  /// Rows of the chosen answers, then of the rejected ones, over the same vision features.
-  std::vector<CollateRow> rows_of(const Pairs& pairs, bool for_reference) const;
-  /// [2B] sums, chosen first.
-  at::Tensor reference(const Pairs& pairs, const std::vector<CollateRow>& rows);
-  at::Tensor reference_pass(const Pairs& pairs, const std::vector<CollateRow>& rows);
+  /// Both of a pair's answers share their vision features, and where the model allows it the whole prompt.
+  Batch make_batch(const Pairs& pairs, bool for_reference) const;
+  /// [2,B] sums of the chosen and of the rejected answers.
+  at::Tensor log_probs(const Pairs& pairs, const Batch& batch) const;
+  at::Tensor reference(const Pairs& pairs, const Batch& batch);
+  at::Tensor reference_pass(const Pairs& pairs, const Batch& batch);
   at::Tensor loss(const PairLogProbs& pairs, Totals& totals) const;
 
   StepContext context_;
@@ -35,12 +42,17 @@ class DpoObjective final : public StepObjective {
   bool trains_tower_ = false;
 };
 
+/// One row for both answers: the prompt but its last token, then that token and the chosen answer, then the
+/// token and the rejected one, as two branches (Prompt::branch); positions are those of the two prompts.
+/// Nothing where the prompts do not begin alike up to their media's end.
+std::optional<Prompt> join_pair(const Prompt& chosen, const Prompt& rejected);
 /// Whether one of the parameters is the tower's.
 bool trains_tower(const std::vector<NamedParameter>& trained);
 /// <run>/reference-<stage>.safetensors: the stage's first weights.
 std::filesystem::path reference_file(const StepContext& context);
 /// The stage's stored reference log-probabilities, opened with the key of its data and `reference`.
-std::unique_ptr<ReferenceLogProbs> open_log_probs(const StepContext& context, const PreferenceConfig& config,
+std::unique_ptr<ReferenceLogProbs> open_log_probs(const StepContext& context,
+                                                  const PreferenceConfig& config,
                                                   ReferencePolicy& reference);
 
 }  // namespace llava

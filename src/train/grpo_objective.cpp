@@ -35,8 +35,8 @@ namespace {
 Prompt with_drawn(const Prompt& prompt, const DrawnAnswer& answer, bool masked) {
   Prompt full = prompt;
   full.labels.assign(full.ids.size(), kIgnoreIndex);
-  std::int64_t position = full.positions.empty() ? static_cast<std::int64_t>(full.ids.size())
-                                                 : full.positions.back() + 1;
+  std::int64_t position =
+      full.positions.empty() ? static_cast<std::int64_t>(full.ids.size()) : full.positions.back() + 1;
   std::vector<std::int64_t> ids = answer.ids;
   if (answer.stop_id >= 0) ids.push_back(answer.stop_id);
   for (const std::int64_t id : ids) {
@@ -61,23 +61,28 @@ double deviation_of(const std::vector<double>& values) {
 }  // namespace
 
 GrpoObjective::GrpoObjective(StepContext context)
-    : context_(std::move(context)), config_(*context_.config->grpo), trains_tower_(trains_tower(*context_.trained)) {
+    : context_(std::move(context)),
+      config_(*context_.config->grpo),
+      trains_tower_(trains_tower(*context_.trained)) {
   if (!context_.sampler)
     fail(ErrorKind::kUsage, "objective grpo draws answers, which this program has no decoder for");
   const bool judged = std::find(config_.reward_funcs.begin(), config_.reward_funcs.end(), "judge") !=
                       config_.reward_funcs.end();
-  if (judged && !context_.judge) fail(ErrorKind::kUsage, "the reward \"judge\" needs a judge, and there is none");
+  if (judged && !context_.judge)
+    fail(ErrorKind::kUsage, "the reward \"judge\" needs a judge, and there is none");
   if (config_.beta > 0)
-    reference_ = std::make_unique<ReferencePolicy>(*context_.model, *context_.trained, reference_file(context_),
-                                                   context_.resumed);
+    reference_ = std::make_unique<ReferencePolicy>(*context_.model, *context_.trained,
+                                                   reference_file(context_), context_.resumed);
 }
 
-std::vector<GrpoObjective::Answer> GrpoObjective::draw(const LoadedStep& step, std::int64_t step_number) const {
+std::vector<GrpoObjective::Answer> GrpoObjective::draw(const LoadedStep& step,
+                                                       std::int64_t step_number) const {
   std::vector<CollateRow> prompts, rows;
   for (const PreparedSample& sample : step.samples) prompts.push_back(context_.row(sample));
   const at::NoGradGuard no_grad;
   prompts = with_features(*context_.model, std::move(prompts), false);
-  for (const CollateRow& prompt : prompts) rows.insert(rows.end(), static_cast<std::size_t>(config_.num_generations), prompt);
+  for (const CollateRow& prompt : prompts)
+    rows.insert(rows.end(), static_cast<std::size_t>(config_.num_generations), prompt);
   SamplingParams params;
   params.temperature = config_.temperature;
   params.top_p = config_.top_p;
@@ -87,8 +92,10 @@ std::vector<GrpoObjective::Answer> GrpoObjective::draw(const LoadedStep& step, s
   params.max_new_tokens = config_.max_completion_length;
   params.stop_ids = context_.stop_ids;
   params.stop_strings = context_.stop_strings;
-  params.seed = Rng(context_.seed ^ (static_cast<std::uint64_t>(step_number) * 0x9E3779B97F4A7C15ULL)).next();
-  const std::vector<DrawnAnswer> drawn = context_.sampler(*context_.model, *context_.tokenizer, rows, params);
+  params.seed =
+      Rng(context_.seed ^ (static_cast<std::uint64_t>(step_number) * 0x9E3779B97F4A7C15ULL)).next();
+  const std::vector<DrawnAnswer> drawn =
+      context_.sampler(*context_.model, *context_.tokenizer, rows, params);
   LLAVA_ASSERT(drawn.size() == rows.size(), "an answer for every row");
   std::vector<Answer> answers(drawn.size());
   for (std::size_t i = 0; i < drawn.size(); ++i) {
@@ -99,12 +106,14 @@ std::vector<GrpoObjective::Answer> GrpoObjective::draw(const LoadedStep& step, s
     answer.text = drawn[i].text;
     const bool masked = config_.mask_truncated_completions && answer.cut_off;
     answer.prompt = with_drawn(answer.sample->prompt, drawn[i], masked);
-    answer.tokens = masked ? 0 : static_cast<std::int64_t>(answer.prompt.ids.size() - answer.sample->prompt.ids.size());
+    answer.tokens =
+        masked ? 0 : static_cast<std::int64_t>(answer.prompt.ids.size() - answer.sample->prompt.ids.size());
   }
   return answers;
 }
 
-double GrpoObjective::reward(const std::string& name, const PreparedSample& sample, const Answer& answer) const {
+double GrpoObjective::reward(const std::string& name, const PreparedSample& sample,
+                             const Answer& answer) const {
   if (name == "exact_match") return reward_exact_match(answer.text, sample.answer);
   if (name == "overlap") return reward_overlap(answer.text, sample.answer);
   if (name == "format") return reward_format(answer.text, config_.reward_regex);
@@ -136,14 +145,15 @@ std::vector<double> GrpoObjective::judge(const LoadedStep&, const std::vector<An
   return {advantages.data_ptr<double>(), advantages.data_ptr<double>() + advantages.numel()};
 }
 
-void GrpoObjective::backward(const std::vector<const Answer*>& answers, const std::vector<double>& advantages,
-                             Totals& totals) {
+void GrpoObjective::backward(const std::vector<const Answer*>& answers,
+                             const std::vector<double>& advantages, Totals& totals) {
   // Answers of one prompt stand together: its media are encoded once.
   const auto make_rows = [&](bool for_reference) {
     std::vector<CollateRow> prompts, rows;
     std::vector<std::size_t> owner;
     for (std::size_t i = 0; i < answers.size(); ++i) {
-      if (i == 0 || answers[i]->sample != answers[i - 1]->sample) prompts.push_back(context_.row(*answers[i]->sample));
+      if (i == 0 || answers[i]->sample != answers[i - 1]->sample)
+        prompts.push_back(context_.row(*answers[i]->sample));
       owner.push_back(prompts.size() - 1);
     }
     prompts = with_features(*context_.model, std::move(prompts), trains_tower_ && !for_reference);
@@ -163,7 +173,8 @@ void GrpoObjective::backward(const std::vector<const Answer*>& answers, const st
   std::vector<float> each, weights;
   for (const Answer* answer : answers) {
     const double weight = grpo_token_weight(config_, answer->tokens, totals.answers, totals.tokens);
-    each.insert(each.end(), static_cast<std::size_t>(answer->tokens), static_cast<float>(advantages[answer->index]));
+    each.insert(each.end(), static_cast<std::size_t>(answer->tokens),
+                static_cast<float>(advantages[answer->index]));
     weights.insert(weights.end(), static_cast<std::size_t>(answer->tokens), static_cast<float>(weight));
   }
   terms.advantages = at::tensor(each).to(terms.policy.device());
@@ -203,7 +214,8 @@ double GrpoObjective::backward(const LoadedStep& step, StepMetrics& metrics) {
   const auto num_answers = static_cast<double>(answers.size());
   metrics.extra["completions/mean_length"] = drawn_tokens / num_answers;
   metrics.extra["completions/clipped_ratio"] = cut_off / num_answers;
-  if (reference_) metrics.extra["kl"] = totals.kl / static_cast<double>(std::max<std::int64_t>(totals.tokens, 1));
+  if (reference_)
+    metrics.extra["kl"] = totals.kl / static_cast<double>(std::max<std::int64_t>(totals.tokens, 1));
   return totals.loss;
 }
 

@@ -11,8 +11,8 @@ namespace llava {
 
 /// Group-relative policy optimisation with one update for each set of drawn answers: every prompt is
 /// answered num_generations times by the model as it is, answers are rewarded, and tokens of answers above
-/// their group's mean become likelier. Drawing depends on the run's seed and the step only, so a resumed run
-/// draws the same.
+/// their group's mean become likelier. Drawing depends on the run's seed and the step only, so a resumed
+/// run draws the same.
 class GrpoObjective final : public StepObjective {
  public:
   explicit GrpoObjective(StepContext context);

@@ -26,7 +26,8 @@ std::ptrdiff_t answer_begin(const Prompt& prompt) {
          prompt.labels.begin();
 }
 
-std::vector<CollateRow> mismatched_rows(const std::vector<CollateRow>& rows, const std::vector<Prompt>& prompts) {
+std::vector<CollateRow> mismatched_rows(const std::vector<CollateRow>& rows,
+                                        const std::vector<Prompt>& prompts) {
   std::vector<CollateRow> out = rows;
   for (std::size_t i = 0; i < out.size(); ++i) out[i].prompt = &prompts[i];
   return out;
@@ -42,7 +43,8 @@ Prompt with_answer_of(const Prompt& question, const Prompt& answer) {
   joined.ids.insert(joined.ids.end(), answer.ids.begin() + from, answer.ids.end());
   joined.labels.insert(joined.labels.end(), answer.labels.begin() + from, answer.labels.end());
   joined.positions.clear();
-  for (std::size_t t = 0; t < joined.ids.size(); ++t) joined.positions.push_back(static_cast<std::int64_t>(t));
+  for (std::size_t t = 0; t < joined.ids.size(); ++t)
+    joined.positions.push_back(static_cast<std::int64_t>(t));
   return joined;
 }
 
@@ -81,9 +83,11 @@ std::vector<KtoObjective::Batch> KtoObjective::cut(const LoadedStep& step) const
        cut_micro_batches(lengths, context_.config->batch_size, context_.config->max_tokens_per_batch)) {
     Batch& batch = batches.emplace_back();
     for (const std::size_t i : rows) batch.samples.push_back(&step.samples[i]);
+    for (const PreparedSample* s : batch.samples) batch.own_tokens.push_back(answer_tokens(s->prompt));
     for (std::size_t i = 0; i < rows.size(); ++i)
-      batch.mismatched.push_back(with_answer_of(batch.samples[i]->prompt,
-                                                batch.samples[(i + rows.size() - 1) % rows.size()]->prompt));
+      batch.mismatched.push_back(with_answer_of(
+          batch.samples[i]->prompt, batch.samples[(i + rows.size() - 1) % rows.size()]->prompt));
+    for (const Prompt& prompt : batch.mismatched) batch.mismatched_tokens.push_back(answer_tokens(prompt));
   }
   return batches;
 }
@@ -94,26 +98,30 @@ std::vector<CollateRow> KtoObjective::rows_of(const Batch& batch, bool for_refer
   return with_features(*context_.model, std::move(rows), trains_tower_ && !for_reference);
 }
 
-KtoObjective::Reference KtoObjective::reference_pass(const Batch& batch, const std::vector<CollateRow>& rows) {
+KtoObjective::Reference KtoObjective::reference_pass(const Batch& batch,
+                                                     const std::vector<CollateRow>& rows) {
   Reference out;
   reference_.run([&] {
     const std::vector<CollateRow> own = reference_.shares_tower() ? rows : rows_of(batch, true);
-    out.own = answer_log_probs(*context_.model, own).sums;
-    out.mismatched = answer_log_probs(*context_.model, mismatched_rows(own, batch.mismatched)).sums;
+    out.own = answer_log_probs(*context_.model, own, batch.own_tokens);
+    out.mismatched =
+        answer_log_probs(*context_.model, mismatched_rows(own, batch.mismatched), batch.mismatched_tokens);
   });
   return out;
 }
 
 KtoObjective::Reference KtoObjective::reference(const Batch& batch, const std::vector<CollateRow>& rows) {
   const auto& samples = batch.samples;
-  if (!known_ || !std::all_of(samples.begin(), samples.end(), [&](auto* s) { return known_->has(s->index); }))
+  if (!known_ ||
+      !std::all_of(samples.begin(), samples.end(), [&](auto* s) { return known_->has(s->index); }))
     return reference_pass(batch, rows);
   std::vector<float> own, mismatched;
   for (const PreparedSample* s : samples) {
     own.push_back(static_cast<float>(known_->first(s->index)));
     mismatched.push_back(static_cast<float>(known_->second(s->index)));
   }
-  return {at::tensor(own).to(context_.model->device()), at::tensor(mismatched).to(context_.model->device())};
+  return {at::tensor(own).to(context_.model->device()),
+          at::tensor(mismatched).to(context_.model->device())};
 }
 
 void KtoObjective::backward(const Batch& batch, Totals& totals) {
@@ -125,9 +133,11 @@ void KtoObjective::backward(const Batch& batch, Totals& totals) {
   double kl = 0;
   {
     const at::NoGradGuard no_grad;
-    kl = kto_kl(answer_log_probs(*context_.model, mismatched_rows(rows, batch.mismatched)).sums, ref.mismatched);
+    kl = kto_kl(
+        answer_log_probs(*context_.model, mismatched_rows(rows, batch.mismatched), batch.mismatched_tokens),
+        ref.mismatched);
   }
-  const at::Tensor policy = answer_log_probs(*context_.model, rows).sums;
+  const at::Tensor policy = answer_log_probs(*context_.model, rows, batch.own_tokens);
   std::vector<std::int64_t> labels;
   for (const PreparedSample* s : batch.samples) labels.push_back(s->desirable);
   const at::Tensor desirable = at::tensor(labels).to(policy.device()).to(at::kBool);

@@ -9,8 +9,9 @@
 
 namespace llava {
 
-/// Kahneman-Tversky optimisation: a step's loss is the mean over its answers. The divergence is estimated in
-/// each micro-batch from its prompts, each with the answer of the row before (the first with the last's).
+/// Kahneman-Tversky optimisation: a step's loss is the mean over its answers. The divergence is estimated
+/// in each micro-batch from its prompts, each with the answer of the row before (the first with the
+/// last's).
 class KtoObjective final : public StepObjective {
  public:
   explicit KtoObjective(StepContext context);
@@ -22,6 +23,7 @@ class KtoObjective final : public StepObjective {
   struct Batch {
     std::vector<const PreparedSample*> samples;
     std::vector<Prompt> mismatched;
+    std::vector<std::int64_t> own_tokens, mismatched_tokens;  ///< of the answers
   };
   struct Reference {
     at::Tensor own, mismatched;  ///< [B] sums

@@ -17,10 +17,12 @@ at::Tensor dpo_losses(PreferenceLoss loss, const PairLogProbs& p, double beta, d
     case PreferenceLoss::kCdpo:
       return -(1 - label_smoothing) * at::log_sigmoid(logits) - label_smoothing * at::log_sigmoid(-logits);
     case PreferenceLoss::kRobust:
-      return (label_smoothing * at::log_sigmoid(-logits) - (1 - label_smoothing) * at::log_sigmoid(logits)) /
+      return (label_smoothing * at::log_sigmoid(-logits) -
+              (1 - label_smoothing) * at::log_sigmoid(logits)) /
              (1 - 2 * label_smoothing);
     case PreferenceLoss::kIpo: {
-      LLAVA_ASSERT(p.chosen_tokens.defined() && p.rejected_tokens.defined(), "ipo needs the answers' lengths");
+      LLAVA_ASSERT(p.chosen_tokens.defined() && p.rejected_tokens.defined(),
+                   "ipo needs the answers' lengths");
       const at::Tensor margin =
           chosen / p.chosen_tokens.clamp_min(1) - rejected / p.rejected_tokens.clamp_min(1);
       return (margin - 1 / (2 * beta)).square();

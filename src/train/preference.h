@@ -26,9 +26,9 @@ struct PairLogProbs {
 /// kSft is no loss of pairs: Error{kInternal}.
 at::Tensor dpo_losses(PreferenceLoss loss, const PairLogProbs& pairs, double beta, double label_smoothing);
 
-/// KTO's loss of each answer, [B]: desirable_weight (1 - sigmoid(beta (r - kl))) where `desirable` [B] bool,
-/// else undesirable_weight (1 - sigmoid(beta (kl - r))), with r = policy - reference and `kl` a number
-/// without gradient (kto_kl).   Ethayarajh et al. 2024
+/// KTO's loss of each answer, [B]: desirable_weight (1 - sigmoid(beta (r - kl))) where `desirable` [B]
+/// bool, else undesirable_weight (1 - sigmoid(beta (kl - r))), with r = policy - reference and `kl` a
+/// number without gradient (kto_kl).   Ethayarajh et al. 2024
 at::Tensor kto_losses(const at::Tensor& policy, const at::Tensor& reference, const at::Tensor& desirable,
                       double kl, const PreferenceConfig& config);
 /// KTO's estimate of the divergence: the mean log-ratio of mismatched prompts and answers, not below 0.

@@ -30,10 +30,10 @@ ReferenceLogProbs::ReferenceLogProbs(fs::path file, std::string key, std::size_t
   const TensorView* view = tensors->find(kTensor);
   if (view == nullptr) fail(ErrorKind::kFormat, "{}: has no tensor {}", file_.string(), kTensor);
   if (tensors->metadata().value("key", "") != key_)
-    throw Error(ErrorKind::kInput,
-                fmt::format("{}: was made for other data, another tokenisation or other weights",
-                            file_.string()),
-                "remove it to compute it again, or name another file with ref_log_probs_path");
+    throw Error(
+        ErrorKind::kInput,
+        fmt::format("{}: was made for other data, another tokenisation or other weights", file_.string()),
+        "remove it to compute it again, or name another file with ref_log_probs_path");
   const at::Tensor values = to_tensor(*view, tensors).contiguous();
   if (values.scalar_type() != at::kFloat || values.numel() != static_cast<std::int64_t>(values_.size()))
     fail(ErrorKind::kFormat, "{}: {} has another size than the data", file_.string(), kTensor);
@@ -60,9 +60,9 @@ void ReferenceLogProbs::finish() {
 }
 
 std::string data_key(const Dataset& dataset, const StageConfig& config) {
-  std::uint64_t hash = hash_text(
-      fmt::format("{} {} {} {} {}", dataset.size(), static_cast<int>(config.objective),
-                  config.chat_template.value_or("-"), static_cast<int>(config.tokenisation), config.max_length));
+  std::uint64_t hash = hash_text(fmt::format(
+      "{} {} {} {} {}", dataset.size(), static_cast<int>(config.objective),
+      config.chat_template.value_or("-"), static_cast<int>(config.tokenisation), config.max_length));
   for (const DataSourceConfig& source : dataset.sources()) {
     hash = hash_text(fmt::format("{} {}", source.limit, source.image_root), hash);
     if (!fs::is_regular_file(source.path)) {

@@ -18,7 +18,8 @@ namespace {
 
 bool pairs_are_new(const std::vector<NamedParameter>& trained) {
   return std::all_of(trained.begin(), trained.end(), [](const NamedParameter& p) {
-    return p.name.find(".lora_B.") == std::string::npos || p.tensor.count_nonzero().item<std::int64_t>() == 0;
+    return p.name.find(".lora_B.") == std::string::npos ||
+           p.tensor.count_nonzero().item<std::int64_t>() == 0;
   });
 }
 
@@ -53,11 +54,12 @@ ReferencePolicy::ReferencePolicy(LlavaModel& model, std::vector<NamedParameter> 
   if (resumed) {
     for (const NamedParameter& p : trained_)
       if (!first_.contains(p.name))
-        throw Error(ErrorKind::kInput,
-                    fmt::format("{}: the weights that the stage began with are needed as reference, but {} is "
-                                "not there",
-                                file_.string(), p.name),
-                    "start the stage again, or restore the file");
+        throw Error(
+            ErrorKind::kInput,
+            fmt::format("{}: the weights that the stage began with are needed as reference, but {} is "
+                        "not there",
+                        file_.string(), p.name),
+            "start the stage again, or restore the file");
     return;
   }
   fs::remove(file_);

@@ -70,16 +70,18 @@ std::vector<CollateRow> with_features(LlavaModel& model, std::vector<CollateRow>
   return rows;
 }
 
-AnswerLogProbs answer_log_probs(LlavaModel& model, std::span<const CollateRow> rows) {
-  const MultimodalBatch batch = collate(rows, model.config());
-  const at::Tensor counts = batch.labels.slice(1, 1).ne(-100).sum(1).cpu();
-  AnswerLogProbs out;
-  out.tokens.assign(counts.data_ptr<std::int64_t>(), counts.data_ptr<std::int64_t>() + counts.numel());
+at::Tensor answer_log_probs(LlavaModel& model, std::span<const CollateRow> rows,
+                            const std::vector<std::int64_t>& tokens) {
+  const at::Tensor values = model.log_probs(collate(rows, model.config())).values;
   std::vector<at::Tensor> sums;
-  for (const at::Tensor& values : model.log_probs(batch).values.split_with_sizes(out.tokens))
-    sums.push_back(values.sum());
-  out.sums = at::stack(sums);
-  return out;
+  for (const at::Tensor& part : values.split_with_sizes(tokens)) sums.push_back(part.sum());
+  return at::stack(sums);
+}
+
+std::int64_t answer_tokens(const Prompt& prompt) {
+  if (prompt.labels.empty()) return 0;
+  return std::count_if(prompt.labels.begin() + 1, prompt.labels.end(),
+                       [](std::int64_t label) { return label != kIgnoreIndex; });
 }
 
 }  // namespace llava

@@ -26,9 +26,9 @@ struct DrawnAnswer {
 };
 /// Draws an answer for each row (row r with seed + r); the program injects its decoder, so that training
 /// does not depend on it.
-using AnswerSampler = std::function<std::vector<DrawnAnswer>(
-    LlavaModel& model, const Tokenizer& tokenizer, std::span<const CollateRow> rows,
-    const SamplingParams& params)>;
+using AnswerSampler =
+    std::function<std::vector<DrawnAnswer>(LlavaModel& model, const Tokenizer& tokenizer,
+                                           std::span<const CollateRow> rows, const SamplingParams& params)>;
 
 /// What a judge looks at.
 struct JudgedAnswer {
@@ -48,7 +48,7 @@ struct StepContext {
   const Tokenizer* tokenizer = nullptr;
   std::vector<std::int64_t> stop_ids;
   std::vector<std::string> stop_strings;  ///< ends of an answer that are no single token
-  std::filesystem::path output;  ///< the run's folder
+  std::filesystem::path output;           ///< the run's folder
   std::int64_t stage = 0;
   bool resumed = false;  ///< the stage goes on: its first step was done by an earlier process
   std::uint64_t seed = 0;
@@ -70,7 +70,8 @@ class StepObjective {
   virtual double backward(const LoadedStep& step, StepMetrics& metrics) = 0;
 };
 
-/// Null for objectives on single rows (objective_loss). May compute reference log-probabilities of all data.
+/// Null for objectives on single rows (objective_loss). May compute reference log-probabilities of all
+/// data.
 std::unique_ptr<StepObjective> make_step_objective(StepContext context);
 
 /// How a stage of this objective reads its records.
@@ -82,11 +83,11 @@ bool needs_answer(const StageConfig& config);
 /// gradients unless `train_tower`.
 std::vector<CollateRow> with_features(LlavaModel& model, std::vector<CollateRow> rows, bool train_tower);
 
-/// Sums of the labelled tokens' log-probabilities of each row [B], and their numbers.
-struct AnswerLogProbs {
-  at::Tensor sums;
-  std::vector<std::int64_t> tokens;
-};
-AnswerLogProbs answer_log_probs(LlavaModel& model, std::span<const CollateRow> rows);
+/// Log-probabilities of the rows' labelled tokens, summed over stretches of `tokens` of them each:
+/// [stretches].
+at::Tensor answer_log_probs(LlavaModel& model, std::span<const CollateRow> rows,
+                            const std::vector<std::int64_t>& tokens);
+/// The tokens of a prompt's answer that are predicted.
+std::int64_t answer_tokens(const Prompt& prompt);
 
 }  // namespace llava

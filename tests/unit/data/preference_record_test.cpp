@@ -56,7 +56,8 @@ INSTANTIATE_TEST_SUITE_P(
             "rejected": [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "A dog."}]})"));
 
 TEST(PreferenceRecord, EarlierTurnsBelongToThePrompt) {
-  const Sample sample = pair_of(R"({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"},
+  const Sample sample =
+      pair_of(R"({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"},
       {"from": "human", "value": "Bye?"}], "chosen": "Bye.", "rejected": "No."})");
   EXPECT_TRUE(sample.images.empty());
   EXPECT_EQ(sample.conversation.messages.size(), 4u);
@@ -65,21 +66,25 @@ TEST(PreferenceRecord, EarlierTurnsBelongToThePrompt) {
 
 TEST(PreferenceRecord, NamesWhatIsMissingOrWrong) {
   const auto expect = [](RecordKind kind, const char* record, const char* word) {
-    EXPECT_NE(why_not(record, kind).find(word), std::string::npos) << record << " -> " << why_not(record, kind);
+    EXPECT_NE(why_not(record, kind).find(word), std::string::npos)
+        << record << " -> " << why_not(record, kind);
   };
   expect(RecordKind::kPair, R"({"prompt": "Q", "chosen": "A"})", "rejected");
   expect(RecordKind::kPair, R"({"prompt": "Q", "chosen": " \n", "rejected": "B"})", "empty");
   expect(RecordKind::kPair, R"({"prompt": "Q", "chosen": "A", "rejected": "A"})", "same");
   expect(RecordKind::kPair, R"({"chosen": "A", "rejected": "B"})", "no prompt");
   expect(RecordKind::kPair, R"({"prompt": "Q", "chosen": 5, "rejected": "B"})", "chosen");
-  expect(RecordKind::kPair, R"({"prompt": "<image> <image>", "image": "a.jpg", "chosen": "A", "rejected": "B"})", "image");
-  expect(RecordKind::kPair, R"({"prompt": "Q", "output_1": "A", "output_2": "B"})", "preference");
   expect(RecordKind::kPair,
-         R"({"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "chosen": "A", "rejected": "B"})",
-         "question");
-  expect(RecordKind::kPair, R"({"prompt": [{"role": "wizard", "content": "Q"}], "chosen": "A", "rejected": "B"})",
-         "wizard");
-  expect(RecordKind::kPair, R"({"prompt": [{"role": 3, "content": ["x"]}], "chosen": "A", "rejected": "B"})", "part");
+         R"({"prompt": "<image> <image>", "image": "a.jpg", "chosen": "A", "rejected": "B"})", "image");
+  expect(RecordKind::kPair, R"({"prompt": "Q", "output_1": "A", "output_2": "B"})", "preference");
+  expect(
+      RecordKind::kPair,
+      R"({"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "chosen": "A", "rejected": "B"})",
+      "question");
+  expect(RecordKind::kPair,
+         R"({"prompt": [{"role": "wizard", "content": "Q"}], "chosen": "A", "rejected": "B"})", "wizard");
+  expect(RecordKind::kPair,
+         R"({"prompt": [{"role": 3, "content": ["x"]}], "chosen": "A", "rejected": "B"})", "part");
   expect(RecordKind::kPair, R"({"prompt": 7, "chosen": "A", "rejected": "B"})", "prompt");
   expect(RecordKind::kLabelled, R"({"prompt": "Q", "completion": "A"})", "label");
   expect(RecordKind::kLabelled, R"({"prompt": "Q", "completion": "A", "label": "good"})", "label");
@@ -91,10 +96,12 @@ TEST(PreferenceRecord, LabelsAndRightAnswersAreRead) {
   const auto read = [](const char* text, RecordKind kind) {
     return preference_from_record(Json::parse(text), "/data", kind);
   };
-  EXPECT_TRUE(read(R"({"prompt": "Q", "completion": "A", "label": true})", RecordKind::kLabelled).desirable);
+  EXPECT_TRUE(
+      read(R"({"prompt": "Q", "completion": "A", "label": true})", RecordKind::kLabelled).desirable);
   EXPECT_FALSE(read(R"({"prompt": "Q", "completion": "A", "label": 0})", RecordKind::kLabelled).desirable);
-  for (const char* text : {R"({"prompt": "Q", "solution": "A"})", R"({"question": "Q", "answer": "A"})",
-                           R"({"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]})"}) {
+  for (const char* text :
+       {R"({"prompt": "Q", "solution": "A"})", R"({"question": "Q", "answer": "A"})",
+        R"({"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]})"}) {
     const Sample sample = read(text, RecordKind::kPrompt);
     EXPECT_EQ(sample.answer, "A") << text;
     EXPECT_EQ(sample.conversation.messages.size(), 1u) << text;

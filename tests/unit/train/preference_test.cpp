@@ -24,13 +24,11 @@ const std::vector<double> kChosen = {-91.25, -40.5, -3.125, -250.0, -12.0},
 at::Tensor doubles(const std::vector<double>& values) { return at::tensor(values, at::kDouble); }
 
 PairLogProbs pairs() {
-  return {doubles(kChosen),       doubles(kRejected),     doubles(kRefChosen),
+  return {doubles(kChosen),      doubles(kRejected),     doubles(kRefChosen),
           doubles(kRefRejected), doubles(kChosenTokens), doubles(kRejectedTokens)};
 }
 
-double difference(std::size_t i) {
-  return (kChosen[i] - kRefChosen[i]) - (kRejected[i] - kRefRejected[i]);
-}
+double difference(std::size_t i) { return (kChosen[i] - kRefChosen[i]) - (kRejected[i] - kRefRejected[i]); }
 /// log sigmoid without overflow, written differently from at::log_sigmoid.
 double log_sigmoid(double x) { return x >= 0 ? -std::log1p(std::exp(-x)) : x - std::log1p(std::exp(x)); }
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
@@ -51,7 +49,8 @@ TEST(DpoLoss, SigmoidIsItsClosedForm) {
 TEST(DpoLoss, IsLogTwoWherePolicyAndReferenceAgree) {
   PairLogProbs same = pairs();
   same.ref_chosen = same.chosen, same.ref_rejected = same.rejected;
-  expect_closed_form(dpo_losses(PreferenceLoss::kSigmoid, same, 0.1, 0), [](auto) { return std::log(2.0); });
+  expect_closed_form(dpo_losses(PreferenceLoss::kSigmoid, same, 0.1, 0),
+                     [](auto) { return std::log(2.0); });
 }
 
 TEST(DpoLoss, ConservativeWeighsBothDirections) {
@@ -63,7 +62,8 @@ TEST(DpoLoss, ConservativeWeighsBothDirections) {
 TEST(DpoLoss, RobustIsUnbiasedUnderFlippedPairs) {
   const double e = 0.15;
   expect_closed_form(dpo_losses(PreferenceLoss::kRobust, pairs(), 0.3, e), [&](auto i) {
-    return (-(1 - e) * log_sigmoid(0.3 * difference(i)) + e * log_sigmoid(-0.3 * difference(i))) / (1 - 2 * e);
+    return (-(1 - e) * log_sigmoid(0.3 * difference(i)) + e * log_sigmoid(-0.3 * difference(i))) /
+           (1 - 2 * e);
   });
   // Its mean over pairs of which a part e is the wrong way round is the sigmoid loss.
   PairLogProbs flipped = pairs();
@@ -166,7 +166,8 @@ TEST(GrpoLoss, EqualsTrlOnClippedRatiosWithItsGradients) {
         weights.push_back(
             grpo_token_weight(config, lengths[b], static_cast<std::int64_t>(lengths.size()), total));
       }
-    GrpoTerms terms{tokens("policy").requires_grad_(true), tokens("old"), tokens("ref"), doubles(advantages)};
+    GrpoTerms terms{tokens("policy").requires_grad_(true), tokens("old"), tokens("ref"),
+                    doubles(advantages)};
     const at::Tensor loss = (grpo_token_losses(terms, config) * doubles(weights)).sum();
     loss.backward();
     EXPECT_GT(run["clipped"].get<double>(), 0.1) << "the case clips nothing";
