@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <limits>
+#include <numeric>
 
 #include "base/error.h"
 #include "config/branch.h"
@@ -45,6 +46,28 @@ at::Tensor expand_heads(const at::Tensor& x, std::int64_t groups) {
   return x.unsqueeze(2).expand({b, k, groups, s, d}).reshape({b, k * groups, s, d});
 }
 
+/// Each sample of each row by itself: no product between samples is ever made.
+at::Tensor attend_pieces(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan) {
+  std::vector<at::Tensor> rows;
+  for (std::int64_t b = 0; b < q.size(0); ++b) {
+    std::vector<at::Tensor> parts;
+    std::int64_t begin = 0;
+    for (const std::int64_t length : plan.pieces[static_cast<std::size_t>(b)]) {
+      const auto piece = [&](const at::Tensor& x) { return x.narrow(0, b, 1).narrow(2, begin, length); };
+      AttentionPlan own{true, {}, 0, {}};
+      if (plan.window > 0 && length > plan.window) {
+        const at::Tensor keys = at::arange(length, at::TensorOptions().dtype(at::kLong).device(q.device()));
+        const at::Tensor behind = keys.unsqueeze(1) - keys.unsqueeze(0);
+        own = {false, {}, 0, additive(behind.ge(0).logical_and(behind.lt(plan.window)).unsqueeze(0), q)};
+      }
+      parts.push_back(attend(piece(q), piece(k), piece(v), own));
+      begin += length;
+    }
+    rows.push_back(at::cat(parts, 1));
+  }
+  return at::cat(rows);
+}
+
 }  // namespace
 
 AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_tokens, const KvCache* cache,
@@ -53,9 +76,20 @@ AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_toke
   const bool windowed = window > 0 && total > window;
   if (batch.branch.defined() && cache != nullptr)
     fail(ErrorKind::kInternal, "branches cannot be decoded with a cache");
+  if (!batch.pieces.empty()) {
+    if (batch.branch.defined() || cache != nullptr)
+      fail(ErrorKind::kInternal, "packed rows know neither branches nor a cache");
+    AttentionPlan plan{true, batch.pieces, window, {}};
+    for (std::vector<std::int64_t>& row : plan.pieces) {
+      const std::int64_t used = std::accumulate(row.begin(), row.end(), std::int64_t{0});
+      LLAVA_ASSERT(used <= num_tokens, "a row's samples fit into it");
+      if (used < num_tokens) row.push_back(num_tokens - used);  // padding, by itself
+    }
+    return plan;
+  }
   if (!windowed && !batch.branch.defined()) {
     // right padding lies behind the real tokens, so causality alone hides it
-    if (past == 0) return {true, {}};
+    if (past == 0) return {true, {}, 0, {}};
     if (num_tokens == 1 && cache->uniform()) return {};
   }
   const at::Device device = like.device();
@@ -67,12 +101,13 @@ AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_toke
   } else if (windowed) {
     allowed = allowed.logical_and((queries - keys).lt(window));
   }
-  return {false, additive(allowed, like)};
+  return {false, {}, 0, additive(allowed, like)};
 }
 
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const AttentionPlan& plan) {
   const std::int64_t b = q.size(0), h = q.size(1), t = q.size(2), d = q.size(3), groups = h / k.size(1);
+  if (!plan.pieces.empty()) return attend_pieces(q, k, v, plan);
   const auto mask = plan.mask.defined() ? std::optional<at::Tensor>(plan.mask) : std::nullopt;
   if (groups > 1 && t == 1 && !plan.causal) {
     // one query: the heads of a group are rows against the same keys, so the cache is read once and never

@@ -14,6 +14,8 @@ class KvCache;
 /// Who sees whom in one forward pass, made once and shared by all layers.
 struct AttentionPlan {
   bool causal = false;  ///< plain causal over the new tokens themselves: no mask needed
+  std::vector<std::vector<std::int64_t>> pieces;  ///< lengths in each row that see themselves only, up to T; or empty
+  std::int64_t window = 0;                        ///< within the pieces
   at::Tensor mask;      ///< [B or 1,1,T,S] additive in the model's dtype, or undefined: all keys are seen
 };
 

@@ -21,6 +21,9 @@ struct MultimodalBatch {
   at::Tensor embeds;      ///< [B,T,D] in place of media: the prompt's finished embeddings, or undefined
   at::Tensor media_rows;  ///< [N] int64 flat positions (b*T+t) of the N image features, in order; undefined
                           ///< without media
+  /// Lengths of the samples that lie in each row one behind the other (packing): each sees itself only, its positions
+  /// start at 0 and its first token has no label. Empty: one sample a row.
+  std::vector<std::vector<std::int64_t>> pieces;
   std::vector<MediaLayout> media;  ///< of the items, in order; empty: each view's features as they are
 };
 

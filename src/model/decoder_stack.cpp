@@ -34,7 +34,7 @@ at::Tensor DecoderStack::forward(const at::Tensor& embeds, const MultimodalBatch
                             const LlavaModel::LayerRunner& runner) {
   // shared: a runner that recomputes activations calls blocks again during the backward pass
   const auto context = std::make_shared<const Context>(prepare(embeds, batch, cache));
-  at::Tensor x = embeds;
+  at::Tensor x = context->fast ? context->fast->gather(embeds) : embeds;
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     if (runner) {
       x = runner(
@@ -53,7 +53,7 @@ at::Tensor DecoderStack::forward(const at::Tensor& embeds, const MultimodalBatch
     }
     cache->advance(added);
   }
-  return x;
+  return context->fast ? context->fast->scatter(x, embeds) : x;
 }
 
 DecoderStack::Context DecoderStack::prepare(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache) {
@@ -62,6 +62,9 @@ DecoderStack::Context DecoderStack::prepare(const at::Tensor& embeds, const Mult
   context.cache = cache;
   context.rope = rope_.table(batch.positions.to(embeds.device()), batch.lengths);
   const std::int64_t tokens = embeds.size(1);
+  if (cache == nullptr && blocks_fit(embeds))
+    context.fast = plan_fast_rows(config_, batch, context.rope, embeds, config_.sliding_window);
+  if (context.fast) return context;
   context.full = plan_attention(batch, tokens, cache, 0, embeds);
   if (config_.sliding_window > 0)
     context.windowed = plan_attention(batch, tokens, cache, config_.sliding_window, embeds);
@@ -69,10 +72,27 @@ DecoderStack::Context DecoderStack::prepare(const at::Tensor& embeds, const Mult
 }
 
 at::Tensor DecoderStack::block(std::size_t index, const at::Tensor& x, const Context& context) const {
+  if (context.fast) return fused_block(index, x, context);
   const Layer& layer = layers_[index];
   const at::Tensor h = x + attention(index, rms_norm(x, layer.input_norm, config_.rms_norm_eps), context);
   const at::Tensor normed = rms_norm(h, layer.post_attention_norm, config_.rms_norm_eps);
   return h + layer.down(gated(layer.gate(normed), layer.up(normed), config_.hidden_act));
+}
+
+fused::BlockParts DecoderStack::parts(std::size_t index) const {
+  const Layer& l = layers_[index];
+  return {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down, l.input_norm, l.post_attention_norm, config_.rms_norm_eps};
+}
+
+bool DecoderStack::blocks_fit(const at::Tensor& embeds) const {
+  if (config_.hidden_act != Activation::kSilu) return false;
+  for (std::size_t i = 0; i < layers_.size(); ++i)
+    if (!fused::block_fits(parts(i), embeds, config_.head_dim)) return false;
+  return true;
+}
+
+at::Tensor DecoderStack::fused_block(std::size_t index, const at::Tensor& x, const Context& context) const {
+  return fused::decoder_block(parts(index), x, is_windowed(index) ? context.fast->windowed : context.fast->full);
 }
 
 at::Tensor DecoderStack::attention(std::size_t index, const at::Tensor& x, const Context& context) const {

@@ -6,6 +6,7 @@
 
 #include "config/model_config.h"
 #include "model/attention.h"
+#include "model/fast_rows.h"
 #include "model/kv_cache.h"
 #include "model/rope.h"
 #include "model/weights.h"
@@ -32,9 +33,13 @@ class DecoderStack {
     RopeTable rope;
     AttentionPlan full, windowed;
     KvCache* cache = nullptr;
+    std::unique_ptr<FastRows> fast;  ///< blocks run fused, on [N,D]; the plans above are not made then
   };
   Context prepare(const at::Tensor& embeds, const MultimodalBatch& batch, KvCache* cache);
   at::Tensor block(std::size_t index, const at::Tensor& x, const Context& context) const;
+  at::Tensor fused_block(std::size_t index, const at::Tensor& x, const Context& context) const;
+  bool blocks_fit(const at::Tensor& embeds) const;
+  fused::BlockParts parts(std::size_t index) const;
   at::Tensor attention(std::size_t index, const at::Tensor& x, const Context& context) const;
   bool is_windowed(std::size_t layer) const;
   DecoderConfig config_;

@@ -3,43 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
-// The binary runs on any x86-64; the row functions exist in three versions and the loader takes the best
-// one the machine has.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
-#define LLAVA_ROW __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define LLAVA_ROW
-#endif
+#include "model/row_math.h"
 
 namespace llava::kernels {
 
 namespace {
 
 constexpr std::int64_t kLanes = 16;
-/// Adding it to a float of less than 2^22 rounds that to the nearest integer, which is then the low bits.
-constexpr float kRounder = 12582912.0F;
-
-/// e^x within 2 ulp for the finite range of float (Cephes' expf); branch-free, so that loops over it
-/// vectorise.
-[[gnu::always_inline]] inline float fast_exp(float x) {
-  x = x < -87.0F ? -87.0F : x;
-  x = x > 88.0F ? 88.0F : x;
-  const float shifted = x * 1.44269504088896341F + kRounder;
-  const float n = shifted - kRounder;
-  const float r = (x - n * 0.693359375F) - n * -2.12194440e-4F;
-  float p = 1.9875691500e-4F;
-  p = p * r + 1.3981999507e-3F;
-  p = p * r + 8.3334519073e-3F;
-  p = p * r + 4.1665795894e-2F;
-  p = p * r + 1.6666665459e-1F;
-  p = p * r + 5.0000001201e-1F;
-  p = p * r * r + r + 1.0F;
-  const std::int32_t power =
-      __builtin_bit_cast(std::int32_t, shifted) - __builtin_bit_cast(std::int32_t, kRounder);
-  return __builtin_bit_cast(float, __builtin_bit_cast(std::int32_t, p) + (power << 23));
-}
-
 /// Sum of f(i) over a row, in kLanes partial sums.
 template <class F>
 inline float lane_sum(std::int64_t columns, const F& f) {
@@ -134,6 +104,52 @@ LLAVA_ROW void rotate_row(const float* __restrict x, const float* __restrict cos
   }
 }
 
+LLAVA_ROW void rotate_row_in_place(float* __restrict x, const float* __restrict cos,
+                                   const float* __restrict sin, float sign, std::int64_t heads,
+                                   std::int64_t width) {
+  const std::int64_t half = width / 2;
+  for (std::int64_t h = 0; h < heads; ++h, x += width) {
+    for (std::int64_t i = 0; i < half; ++i) {
+      const float s = sign * sin[i], first = x[i], second = x[half + i];
+      x[i] = first * cos[i] - second * s;
+      x[half + i] = second * cos[i] + first * s;
+    }
+  }
+}
+
+/// The largest of a row.
+LLAVA_ROW float row_max(const float* __restrict x, std::int64_t columns) {
+  float lanes[kLanes];
+  for (float& lane : lanes) lane = x[0];
+  std::int64_t i = 0;
+  for (; i + kLanes <= columns; i += kLanes)
+    for (std::int64_t lane = 0; lane < kLanes; ++lane)
+      lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
+  for (; i < columns; ++i) lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
+  float top = lanes[0];
+  for (const float lane : lanes) top = lane > top ? lane : top;
+  return top;
+}
+
+/// e^(x - shift) in place, returns the sum.
+LLAVA_ROW float row_exponentials(float* __restrict x, std::int64_t columns, float shift) {
+  float lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= columns; i += kLanes)
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+      x[i + lane] = fast_exp(x[i + lane] - shift);
+      lanes[lane] += x[i + lane];
+    }
+  float sum = 0;
+  for (; i < columns; ++i) sum += x[i] = fast_exp(x[i] - shift);
+  for (const float lane : lanes) sum += lane;
+  return sum;
+}
+
+LLAVA_ROW void row_scale(float* __restrict x, std::int64_t columns, float factor) {
+  for (std::int64_t i = 0; i < columns; ++i) x[i] *= factor;
+}
+
 /// Calls row(r) for each row; on this thread alone where there is little to do.
 template <class F>
 void each_row(std::int64_t rows, std::int64_t columns, const F& row) {
@@ -192,6 +208,43 @@ void rotate(const float* x, const float* cos, const float* sin, float sign, std:
   const std::int64_t columns = heads * width, half = width / 2;
   each_row(rows, columns, [=](std::int64_t r) {
     rotate_row(x + r * columns, cos + r * half, sin + r * half, sign, heads, width, out + r * columns);
+  });
+}
+
+void silu_gate_pairs(const float* gated, std::int64_t rows, std::int64_t columns, float* out) {
+  each_row(rows, columns, [=](std::int64_t r) {
+    const float* row = gated + 2 * r * columns;
+    silu_gate_row(row, row + columns, columns, out + r * columns);
+  });
+}
+
+void silu_gate_pairs_backward(const float* grad, const float* gated, std::int64_t rows, std::int64_t columns,
+                              float* dgated) {
+  each_row(rows, columns, [=](std::int64_t r) {
+    const float* row = gated + 2 * r * columns;
+    float* out = dgated + 2 * r * columns;
+    silu_gate_backward_row(grad + r * columns, row, row + columns, columns, out, out + columns);
+  });
+}
+
+void cross_entropy(float* logits, const std::int64_t* targets, std::int64_t rows, std::int64_t columns,
+                   bool gradient, float* losses) {
+  each_row(rows, columns, [=](std::int64_t r) {
+    float* x = logits + r * columns;
+    const float top = row_max(x, columns), wanted = x[targets[r]];
+    const float sum = row_exponentials(x, columns, top);
+    losses[r] = std::log(sum) + top - wanted;
+    if (!gradient) return;
+    row_scale(x, columns, 1.0F / sum);
+    x[targets[r]] -= 1.0F;
+  });
+}
+
+void rotate_in_place(float* x, std::int64_t row, const float* cos, const float* sin, float sign,
+                     std::int64_t rows, std::int64_t heads, std::int64_t width) {
+  const std::int64_t half = width / 2;
+  each_row(rows, heads * width, [=](std::int64_t r) {
+    rotate_row_in_place(x + r * row, cos + r * half, sin + r * half, sign, heads, width);
   });
 }
 

@@ -26,9 +26,22 @@ void silu_gate(const float* gate, const float* up, std::int64_t rows, std::int64
 void silu_gate_backward(const float* grad, const float* gate, const float* up, std::int64_t rows,
                         std::int64_t columns, float* dgate, float* dup);
 
+/// The same for rows [gate|up] of 2*columns as one product leaves them; dgated in the same form.
+void silu_gate_pairs(const float* gated, std::int64_t rows, std::int64_t columns, float* out);
+void silu_gate_pairs_backward(const float* grad, const float* gated, std::int64_t rows, std::int64_t columns,
+                              float* dgated);
+
+/// Rows of logits [rows,columns] -> the loss of each, log sum exp - logit of its target, and with `gradient` in
+/// place of the logits softmax - one at the target.
+void cross_entropy(float* logits, const std::int64_t* targets, std::int64_t rows, std::int64_t columns,
+                   bool gradient, float* losses);
+
 /// Rotates the halves of each head by the row's angles: x [rows,heads,width], cos and sin [rows,width/2].
 /// With sign -1 the other way round, which is the gradient.
 void rotate(const float* x, const float* cos, const float* sin, float sign, std::int64_t rows,
             std::int64_t heads, std::int64_t width, float* out);
+/// In place, for the first `heads` heads of rows that are `row` elements apart.
+void rotate_in_place(float* x, std::int64_t row, const float* cos, const float* sin, float sign,
+                     std::int64_t rows, std::int64_t heads, std::int64_t width);
 
 }  // namespace llava::kernels

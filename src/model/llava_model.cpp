@@ -11,6 +11,7 @@
 #include "model/connector.h"
 #include "model/decoder.h"
 #include "model/fused.h"
+#include "model/fused_block.h"
 #include "model/kv_cache.h"
 #include "model/lora.h"
 #include "model/media_rows.h"
@@ -21,8 +22,6 @@
 namespace llava {
 namespace {
 
-/// float32 logits that may be alive at once in the loss, in elements (128 MiB).
-constexpr std::int64_t kLossChunkElements = std::int64_t{1} << 25;
 /// Memory that the views which the tower sees at once may take for their intermediate values.
 constexpr std::int64_t kTowerBytes = std::int64_t{256} << 20;
 
@@ -101,9 +100,9 @@ at::Tensor Model::run_tower(const at::Tensor& pixels) const {
   const std::int64_t view_bytes = 4 * (t.num_patches() + 1) * (t.intermediate_size + 4 * t.hidden_size) +
                                   4 * t.num_attention_heads * t.num_patches() * t.num_patches();
   const std::int64_t together = std::max<std::int64_t>(kTowerBytes / view_bytes, 1);
-  if (at::GradMode::is_enabled() || pixels.size(0) <= together) return tower_->selected(pixels.to(device_));
+  if (at::GradMode::is_enabled() || pixels.size(0) <= together) return tower_->selected(pixels.to(device_)).to(dtype_);
   std::vector<at::Tensor> parts;
-  for (const at::Tensor& some : pixels.split(together)) parts.push_back(tower_->selected(some.to(device_)));
+  for (const at::Tensor& some : pixels.split(together)) parts.push_back(tower_->selected(some.to(device_)).to(dtype_));
   return at::cat(parts);
 }
 
@@ -117,7 +116,8 @@ at::Tensor Model::encode_vision(const at::Tensor& pixels, ForwardTrace* trace) {
 
 at::Tensor Model::project(const at::Tensor& features) {
   if (!connector_) fail(ErrorKind::kInput, "this model has no connector: it cannot look at images");
-  return connector_->forward(features.to(at::TensorOptions().dtype(dtype_).device(device_)));
+  const c10::ScalarType type = fused::compute_type(dtype_, device_);
+  return connector_->forward(features.to(at::TensorOptions().dtype(type).device(device_))).to(dtype_);
 }
 
 void Model::check_ids(const at::Tensor& ids) const {
@@ -224,18 +224,13 @@ std::pair<at::Tensor, at::Tensor> supervised(const MultimodalBatch& batch, const
   return {rows, flat.index_select(0, rows)};
 }
 
-/// Rows whose logits may be alive at once.
-std::int64_t loss_chunk(const ModelConfig& config) {
-  return std::clamp<std::int64_t>(kLossChunkElements / config.decoder.vocab_size, 1, 4096);
-}
-
 LlavaModel::Loss Model::loss(const MultimodalBatch& batch, ForwardTrace* trace) {
   LLAVA_ASSERT(batch.labels.defined(), "a loss needs labels");
   const at::Tensor hidden = decode(embed(batch, trace), batch, nullptr);
   if (trace != nullptr) trace->final_hidden = hidden;
   const auto [rows, targets] = supervised(batch, device_);
   const at::Tensor picked = hidden.flatten(0, 1).index_select(0, rows);
-  return {linear_cross_entropy(picked, head(), targets, loss_chunk(config_)), rows.numel()};
+  return {linear_cross_entropy(picked, head(), targets, loss_chunk(config_.decoder.vocab_size)), rows.numel()};
 }
 
 LlavaModel::TokenLogProbs Model::log_probs(const MultimodalBatch& batch, double temperature) {
@@ -243,7 +238,7 @@ LlavaModel::TokenLogProbs Model::log_probs(const MultimodalBatch& batch, double 
   const at::Tensor hidden = decode(embed(batch, nullptr), batch, nullptr);
   const auto [rows, targets] = supervised(batch, device_);
   const at::Tensor picked = hidden.flatten(0, 1).index_select(0, rows);
-  return {linear_log_probs(picked, head(), targets, temperature, loss_chunk(config_)),
+  return {linear_log_probs(picked, head(), targets, temperature, loss_chunk(config_.decoder.vocab_size)),
           rows.div(batch.labels.size(1), "floor")};
 }
 

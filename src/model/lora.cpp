@@ -77,8 +77,8 @@ at::Tensor add_lora_output(const Linear& linear, const at::Tensor& x, const at::
   at::Tensor input = x;
   if (linear.lora_dropout > 0 && at::GradMode::is_enabled() && linear.lora_a.requires_grad())
     input = at::dropout(x, linear.lora_dropout, true);
-  const at::Tensor low = at::linear(input.flatten(0, -2), linear.lora_a);
-  return at::addmm(y.flatten(0, -2), low, linear.lora_b.t(), 1, linear.lora_scale).view(y.sizes());
+  const at::Tensor low = at::linear(input.flatten(0, -2), linear.lora_a.to(x.scalar_type()));
+  return at::addmm(y.flatten(0, -2), low, linear.lora_b.to(x.scalar_type()).t(), 1, linear.lora_scale).view(y.sizes());
 }
 
 }  // namespace llava

@@ -20,6 +20,7 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
 
 /// Cross-entropy of hidden rows [N,D] against `targets` [N] with the head [V,D]: the float32 sum over rows.
 /// Logits exist for `chunk` rows at a time only; gradients of hidden and head are made in the same pass.
+/// bfloat16 on a CPU that is slow at it is widened (fused_block.h).
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
                                 std::int64_t chunk);
 
@@ -27,5 +28,8 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const at::Tensor& head
 /// exist for `chunk` rows at a time; each value has its own gradient.
 at::Tensor linear_log_probs(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
                             double temperature, std::int64_t chunk);
+
+/// Rows whose logits may be alive at once: 64 MiB of float32.
+std::int64_t loss_chunk(std::int64_t vocab_size);
 
 }  // namespace llava

@@ -8,6 +8,7 @@
 #include <deque>
 
 #include "base/error.h"
+#include "model/fused_block.h"
 #include "model/ops.h"
 
 namespace llava {
@@ -143,11 +144,13 @@ at::Tensor Vit::embed(const at::Tensor& pixels) const {
       pixels.size(3) != c.input_size)
     fail(ErrorKind::kInput, "the tower wants pixels [M, {}, {}, {}], not {}", c.num_channels, c.input_size,
          c.input_size, fmt::join(pixels.sizes(), " x "));
-  at::Tensor x = at::conv2d(pixels.to(patch_weight_.options()), patch_weight_, patch_bias_,
+  const at::TensorOptions type =
+      patch_weight_.options().dtype(fused::compute_type(patch_weight_.scalar_type(), patch_weight_.device()));
+  at::Tensor x = at::conv2d(pixels.to(type), patch_weight_.to(type), patch_bias_.defined() ? patch_bias_.to(type) : patch_bias_,
                             {c.patch_size, c.patch_size});
   x = x.flatten(2).transpose(1, 2);                                                  // [M,P,C]
-  if (c.has_cls()) x = at::cat({cls_.expand({x.size(0), 1, c.hidden_size}), x}, 1);  // [M,1+P,C]
-  x = x + position_table();
+  if (c.has_cls()) x = at::cat({cls_.to(type).expand({x.size(0), 1, c.hidden_size}), x}, 1);  // [M,1+P,C]
+  x = x + position_table().to(type);
   return c.kind == TowerKind::kClip ? pre_norm_(x) : x;
 }
 
@@ -167,9 +170,9 @@ at::Tensor Vit::position_table() const {
 
 at::Tensor Vit::run_block(const Block& block, const at::Tensor& x) const {
   at::Tensor update = attention(block, block.norm1(x));
-  at::Tensor h = x + (block.scale1.defined() ? update * block.scale1 : update);
+  at::Tensor h = x + (block.scale1.defined() ? update * block.scale1.to(x.scalar_type()) : update);
   update = block.fc2(activate(block.fc1(block.norm2(h)), config_.hidden_act));
-  return h + (block.scale2.defined() ? update * block.scale2 : update);
+  return h + (block.scale2.defined() ? update * block.scale2.to(x.scalar_type()) : update);
 }
 
 at::Tensor Vit::attention(const Block& block, const at::Tensor& x) const {

@@ -8,7 +8,8 @@
 namespace llava {
 
 at::Tensor Linear::operator()(const at::Tensor& x) const {
-  const at::Tensor y = int8 ? fused::int8_linear(x, *int8, bias) : at::linear(x, weight, bias);
+  const auto like_x = [&](const at::Tensor& t) { return t.defined() ? t.to(x.scalar_type()) : t; };
+  const at::Tensor y = int8 ? fused::int8_linear(x, *int8, bias) : at::linear(x, like_x(weight), like_x(bias));
   return has_lora() && lora_enabled ? add_lora_output(*this, x, y) : y;
 }
 
@@ -32,7 +33,7 @@ void LayerNorm::build(Builder& builder, const std::string& name, std::int64_t si
 }
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
-  return at::layer_norm(x, weight.sizes(), weight, bias, eps);
+  return at::layer_norm(x, weight.sizes(), weight.to(x.scalar_type()), bias.to(x.scalar_type()), eps);
 }
 
 }  // namespace llava

@@ -39,7 +39,7 @@ struct Linear {
       int8;  ///< used in place of `weight`, which it was made from (FrozenCompute::kInt8)
 
   bool has_lora() const { return lora_a.defined(); }
-  /// x [...,in] -> [...,out]: x W^T + b + scale * dropout(x) A^T B^T.
+  /// x [...,in] -> [...,out]: x W^T + b + scale * dropout(x) A^T B^T, in the type of x.
   at::Tensor operator()(const at::Tensor& x) const;
 };
 

@@ -157,6 +157,25 @@ TEST(ActivationCheckpoint, PeakOfSixBlocksIsAtMost35PercentOfPlain) {
   RecordProperty("percent", static_cast<int>(100 * less / plain));
 }
 
+TEST(LinearCrossEntropy, PeakIsAtMostAQuarterOfTheNaiveLoss) {
+  const std::int64_t rows = 2048, width = 64, vocabulary = 32000;
+  const at::Tensor hidden = at::randn({rows, width}).requires_grad_(true);
+  const at::Tensor head = at::randn({vocabulary, width}).requires_grad_(true);
+  const at::Tensor targets = at::randint(0, vocabulary, {rows}, at::kLong);
+  const auto peak = [&](const std::function<at::Tensor()>& loss) {
+    hidden.mutable_grad() = head.mutable_grad() = at::Tensor();
+    const test::CountingAllocator counting;
+    loss().backward();
+    return static_cast<double>(counting.peak());
+  };
+  const double naive =
+      peak([&] { return at::cross_entropy_loss(at::linear(hidden, head), targets, {}, at::Reduction::Sum); });
+  const at::Tensor wanted = head.grad().clone();
+  const double chunked = peak([&] { return linear_cross_entropy(hidden, head, targets, loss_chunk(vocabulary)); });
+  EXPECT_LE(chunked, 0.25 * naive) << chunked << " of " << naive;
+  EXPECT_LE((head.grad() - wanted).abs().max().item<double>(), 1e-5);
+}
+
 TEST(GradientCheckpointingKey, TakesABoolOrPartsAndRefusesTheRest) {
   const auto read = [](const char* json) {
     return from_fields<GradientCheckpointing>(parse_ordered_json(json, "test"), "gradient_checkpointing");
