@@ -25,23 +25,24 @@ struct Filler {
     if (with_branch) branch = at::zeros({rows, longest}, at::kInt);
   }
 
-  void put(std::int64_t row, const Prompt& prompt, std::int64_t vocab_size) {
+  /// At flat position `first`.
+  void put(std::int64_t first, const Prompt& prompt, std::int64_t vocab_size) {
     const auto length = static_cast<std::int64_t>(prompt.ids.size());
-    lengths.data_ptr<std::int64_t>()[row] = length;
-    auto* out = ids.data_ptr<std::int64_t>() + row * width;
+    lengths.data_ptr<std::int64_t>()[first / width] += length;
+    auto* out = ids.data_ptr<std::int64_t>() + first;
     std::copy(prompt.ids.begin(), prompt.ids.end(), out);
-    auto* position = positions.data_ptr<std::int64_t>() + row * width;
+    auto* position = positions.data_ptr<std::int64_t>() + first;
     for (std::int64_t t = 0; t < length; ++t)
       position[t] = prompt.positions.empty() ? t : prompt.positions[t];
     if (labels.defined() && !prompt.labels.empty())
-      std::copy(prompt.labels.begin(), prompt.labels.end(), labels.data_ptr<std::int64_t>() + row * width);
+      std::copy(prompt.labels.begin(), prompt.labels.end(), labels.data_ptr<std::int64_t>() + first);
     if (branch.defined() && !prompt.branch.empty())
-      std::copy(prompt.branch.begin(), prompt.branch.end(), branch.data_ptr<std::int32_t>() + row * width);
+      std::copy(prompt.branch.begin(), prompt.branch.end(), branch.data_ptr<std::int32_t>() + first);
     for (const MediaSpan& span : prompt.media_spans)
       for (std::size_t i = span.begin; i < span.begin + span.len; ++i) {
         LLAVA_ASSERT(i < prompt.ids.size(), "a media span ends behind the prompt");
         if (out[i] < 0 || out[i] >= vocab_size) out[i] = 0;
-        media_rows.push_back(row * width + static_cast<std::int64_t>(i));
+        media_rows.push_back(first + static_cast<std::int64_t>(i));
       }
   }
 };
@@ -82,39 +83,51 @@ at::Tensor join_embeds(std::span<const CollateRow> rows, std::int64_t longest) {
 
 }  // namespace
 
-MultimodalBatch collate(std::span<const CollateRow> rows, const ModelConfig& model) {
-  LLAVA_ASSERT(!rows.empty(), "a batch needs rows");
-  std::size_t longest = 0;
+namespace {
+
+/// What the rows have in common.
+struct Common {
+  std::int64_t longest = 0, total = 0;
   bool with_labels = false, with_branch = false;
   std::optional<MediaForm> form;
+};
+
+Common survey(std::span<const CollateRow> rows) {
+  LLAVA_ASSERT(!rows.empty(), "a batch needs rows");
+  Common common;
   for (const CollateRow& row : rows) {
     check_row(row);
-    longest = std::max(longest, row.prompt->ids.size());
-    with_labels |= !row.prompt->labels.empty();
-    with_branch |= !row.prompt->branch.empty();
+    const auto length = static_cast<std::int64_t>(row.prompt->ids.size());
+    common.longest = std::max(common.longest, length);
+    common.total += length;
+    common.with_labels |= !row.prompt->labels.empty();
+    common.with_branch |= !row.prompt->branch.empty();
     if (row.media.empty()) continue;
-    LLAVA_ASSERT(!form || *form == row.form, "a batch's media have one form");
-    form = row.form;
+    LLAVA_ASSERT(!common.form || *common.form == row.form, "a batch's media have one form");
+    common.form = row.form;
   }
-  const std::int64_t pad_id =
-      model.pad_token_id >= 0 && model.pad_token_id < model.decoder.vocab_size ? model.pad_token_id : 0;
-  Filler filler(static_cast<std::int64_t>(rows.size()), static_cast<std::int64_t>(longest), pad_id,
-                with_labels, with_branch);
-  for (std::size_t i = 0; i < rows.size(); ++i)
-    filler.put(static_cast<std::int64_t>(i), *rows[i].prompt, model.decoder.vocab_size);
+  return common;
+}
+
+std::int64_t pad_id(const ModelConfig& model) {
+  return model.pad_token_id >= 0 && model.pad_token_id < model.decoder.vocab_size ? model.pad_token_id : 0;
+}
+
+MultimodalBatch text_part(const Filler& filler) {
   MultimodalBatch batch;
   batch.ids = filler.ids;
   batch.labels = filler.labels;
   batch.positions = filler.positions;
   batch.lengths = filler.lengths;
   batch.branch = filler.branch;
-  if (rows.front().embeds.defined()) {
-    batch.embeds = join_embeds(rows, static_cast<std::int64_t>(longest));
-    return batch;
-  }
-  (form == MediaForm::kRows       ? batch.rows
-   : form == MediaForm::kFeatures ? batch.features
-                                  : batch.pixels) = join_media(rows);
+  return batch;
+}
+
+void add_media(MultimodalBatch& batch, std::span<const CollateRow> rows, const Common& common,
+               const Filler& filler) {
+  (common.form == MediaForm::kRows       ? batch.rows
+   : common.form == MediaForm::kFeatures ? batch.features
+                                         : batch.pixels) = join_media(rows);
   bool planned = true;
   for (const CollateRow& row : rows)
     for (const MediaSpan& span : row.prompt->media_spans) {
@@ -123,6 +136,40 @@ MultimodalBatch collate(std::span<const CollateRow> rows, const ModelConfig& mod
     }
   if (!planned) batch.media.clear();  // a prompt made by hand: views as they are
   if (!filler.media_rows.empty()) batch.media_rows = at::tensor(filler.media_rows, at::kLong);
+}
+
+}  // namespace
+
+MultimodalBatch collate(std::span<const CollateRow> rows, const ModelConfig& model) {
+  const Common common = survey(rows);
+  Filler filler(static_cast<std::int64_t>(rows.size()), common.longest, pad_id(model), common.with_labels,
+                common.with_branch);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    filler.put(static_cast<std::int64_t>(i) * common.longest, *rows[i].prompt, model.decoder.vocab_size);
+  MultimodalBatch batch = text_part(filler);
+  if (rows.front().embeds.defined()) {
+    batch.embeds = join_embeds(rows, common.longest);
+    return batch;
+  }
+  add_media(batch, rows, common, filler);
+  return batch;
+}
+
+MultimodalBatch collate_packed(std::span<const CollateRow> rows, const ModelConfig& model) {
+  const Common common = survey(rows);
+  LLAVA_ASSERT(!common.with_branch && !rows.front().embeds.defined(), "packed rows know no branches and no embeddings");
+  Filler filler(1, common.total, pad_id(model), common.with_labels, false);
+  std::vector<std::int64_t> pieces;
+  std::int64_t first = 0;
+  for (const CollateRow& row : rows) {
+    filler.put(first, *row.prompt, model.decoder.vocab_size);
+    if (filler.labels.defined()) filler.labels.data_ptr<std::int64_t>()[first] = kIgnoreIndex;
+    pieces.push_back(static_cast<std::int64_t>(row.prompt->ids.size()));
+    first += pieces.back();
+  }
+  MultimodalBatch batch = text_part(filler);
+  batch.pieces = {std::move(pieces)};
+  add_media(batch, rows, common, filler);
   return batch;
 }
 

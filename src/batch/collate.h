@@ -33,6 +33,11 @@ struct CollateRow {
 /// the prompt's spans, or forms of media mixed.
 MultimodalBatch collate(std::span<const CollateRow> rows, const ModelConfig& model);
 
+/// The rows one behind the other in a single row without padding, each seeing itself only (MultimodalBatch::pieces):
+/// positions start anew, and no sample predicts the next one's first token. Error{kInternal} for prompts with
+/// branches or finished embeddings, else as collate.
+MultimodalBatch collate_packed(std::span<const CollateRow> rows, const ModelConfig& model);
+
 /// A single prompt without labels, for generation.
 MultimodalBatch collate_one(const Prompt& prompt, std::vector<at::Tensor> media, const ModelConfig& model);
 

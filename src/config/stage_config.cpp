@@ -61,6 +61,17 @@ void check_optimiser(const StageConfig& stage, const std::string& path) {
   require(s.min_ratio >= 0 && s.min_ratio <= 1, path + ".schedule.min_ratio", "must be in [0, 1]");
 }
 
+void check_packing(const StageConfig& stage, const std::string& path) {
+  require(stage.packing_length >= 0, path + ".packing_length", "must not be negative");
+  require(stage.packing || stage.packing_length == 0, path + ".packing_length", "needs packing: true");
+  if (!stage.packing) return;
+  require(stage.turns == TurnMode::kConversation, path + ".packing",
+          "cannot be combined with turns: independent (their branches need a row of their own)");
+  require(stage.objective == Objective::kLm, path + ".packing", "needs objective: lm");
+  require(stage.loss_normalisation == LossNormalisation::kToken, path + ".packing",
+          "needs loss_normalisation: token (which samples share a row must not matter)");
+}
+
 void check_stage(const StageConfig& stage, const std::string& path) {
   require(!stage.name.empty() && stage.name.find('/') == std::string::npos, path + ".name",
           "must be a name without '/'");
@@ -86,6 +97,7 @@ void check_stage(const StageConfig& stage, const std::string& path) {
           path + ".gradient_checkpointing.llm", "must be in [0, 10000]: every k-th block, 0 none");
   require(stage.dtype == "bfloat16" || stage.dtype == "float32" || stage.dtype == "float16", path + ".dtype",
           "must be bfloat16, float32 or float16");
+  check_packing(stage, path);
   check_patterns(stage, path);
   check_optimiser(stage, path);
   check_preference(stage, path);

@@ -102,6 +102,8 @@ struct StageConfig {
   std::int64_t max_length = 2048;
   std::int64_t max_tokens_per_batch =
       0;  ///< > 0: a step's samples are cut into micro-batches of at most this many padded tokens
+  bool packing = false;             ///< samples share rows without padding; each sees itself only
+  std::int64_t packing_length = 0;  ///< tokens of a packed row; 0: max_tokens_per_batch, else max_length
   OptimConfig optim;
   ScheduleConfig schedule;
   LossNormalisation loss_normalisation = LossNormalisation::kToken;
@@ -115,6 +117,9 @@ struct StageConfig {
   FrozenCompute frozen_compute = FrozenCompute::kModel;  ///< int8: faster on a CPU, with rounding noise
   TokenisationMode tokenisation = TokenisationMode::kModel;
   GradientCheckpointing gradient_checkpointing;
+  std::int64_t pack_tokens() const {
+    return packing_length > 0 ? packing_length : max_tokens_per_batch > 0 ? max_tokens_per_batch : max_length;
+  }
   std::int64_t samples_per_step() const { return batch_size * grad_accum; }
 };
 
@@ -152,6 +157,7 @@ void visit_fields(V& v, StageConfig& c) {
   v("sampler", c.sampler), v("dtype", c.dtype), v("turns", c.turns), v("feature_cache", c.feature_cache);
   v("preference", c.preference), v("grpo", c.grpo);
   v("objective", c.objective), v("tokenisation", c.tokenisation), v("frozen_compute", c.frozen_compute);
+  v("packing", c.packing), v("packing_length", c.packing_length);
   v("gradient_checkpointing", c.gradient_checkpointing);
 }
 template <class V>

@@ -46,8 +46,7 @@ std::vector<StagePlan> Trainer::plan() {
     std::vector<std::size_t> lengths;
     for (const PreparedSample& sample : step.samples) lengths.push_back(sample.prompt.ids.size());
     std::int64_t largest = 0, supervised = 0;
-    for (const auto& rows :
-         cut_micro_batches(lengths, stage->config->batch_size, stage->config->max_tokens_per_batch)) {
+    for (const auto& rows : micro_batches(lengths, *stage->config)) {
       std::vector<const PreparedSample*> samples;
       for (const std::size_t row : rows) samples.push_back(&step.samples[row]);
       for (const std::size_t row : rows)

@@ -50,6 +50,14 @@ SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const StageConfig
   return preparer;
 }
 
+void check_can_pack(const ModelConfig& model, const std::string& stage) {
+  if (model.compressor)
+    fail(ErrorKind::kInput, "stage {}: packing is not for models that fuse a prompt's text with its images row by row",
+         stage);
+  if (model.decoder.rope_scaling.type == RopeType::kDynamic)
+    fail(ErrorKind::kInput, "stage {}: packing is not for rope_type dynamic, whose angles depend on a row's length", stage);
+}
+
 }  // namespace
 
 std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool with_cache) {
@@ -57,6 +65,7 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   stage->index = index;
   stage->config = &config_.stages[static_cast<std::size_t>(index)];
   const StageConfig& config = *stage->config;
+  if (config.packing) check_can_pack(checkpoint_.model, config.name);
   const std::uint64_t seed = config_.seed + static_cast<std::uint64_t>(index) * 1000003;
   stage->dataset = std::make_unique<Dataset>(config.data);
   stage->order =

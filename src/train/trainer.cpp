@@ -14,6 +14,7 @@
 #include "base/yaml.h"
 #include "batch/collate.h"
 #include "loader/load_model.h"
+#include "model/fused_block.h"
 #include "tensor/convert.h"
 #include "train/connector_init.h"
 #include "train/final_model.h"
@@ -52,7 +53,8 @@ void Trainer::run() {
   write_file_atomic(fs::path(config_.output) / "config.yaml", config_yaml_);
   metrics_ =
       std::make_unique<MetricsWriter>(fs::path(config_.output) / "metrics.jsonl", state_.global_step);
-  peak_flops_ = measure_matmul_flops(model_->dtype(), model_->device());
+  peak_flops_ =
+      measure_matmul_flops(fused::compute_type(model_->dtype(), model_->device()), model_->device());
   while (state_.stage < static_cast<std::int64_t>(config_.stages.size())) {
     auto stage = open_stage(state_.stage, true);
     if (state_.stage_step == 0) state_.loss_scale = {stage->config->optim.loss_scale.init, 0};
@@ -202,7 +204,7 @@ double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metr
     metrics.images += static_cast<std::int64_t>(sample.media.size());
   }
   const std::int64_t step_terms = std::accumulate(terms.begin(), terms.end(), std::int64_t{0});
-  const auto batches = cut_micro_batches(lengths, config.batch_size, config.max_tokens_per_batch);
+  const auto batches = micro_batches(lengths, config);
   double loss = 0;
   for (const std::vector<std::size_t>& rows : batches) {
     std::vector<const PreparedSample*> samples;
@@ -259,7 +261,8 @@ MultimodalBatch Trainer::make_batch(const Stage& stage,
                                     const std::vector<const PreparedSample*>& rows) const {
   std::vector<CollateRow> collated;
   for (const PreparedSample* sample : rows) collated.push_back(make_row(stage, *sample));
-  return collate(collated, model_->config());
+  return stage.config->packing ? collate_packed(collated, model_->config())
+                                : collate(collated, model_->config());
 }
 
 void Trainer::note_bad_samples(const Stage& stage, const LoadedStep& step) {

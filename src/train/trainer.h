@@ -84,6 +84,16 @@ class Trainer {
   double peak_flops_ = 0;
 };
 
+/// Samples that share a packed row: longest first, each into the row with the least room that is enough (best-fit
+/// decreasing). A longer one than `packing_length` stands alone. Indices into `lengths`, rising within a row; a
+/// function of the lengths only.
+std::vector<std::vector<std::size_t>> cut_packs(const std::vector<std::size_t>& lengths,
+                                                std::int64_t packing_length);
+
+/// A step's micro-batches as the stage wants them: packed, or by cut_micro_batches.
+std::vector<std::vector<std::size_t>> micro_batches(const std::vector<std::size_t>& lengths,
+                                                    const StageConfig& config);
+
 /// Groups a step's samples into micro-batches: `batch_size` in order, or, with a token budget, by length so
 /// that rows * longest
 /// <= budget (a single longer row stands alone). Returns indices into `lengths`.

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include "base/error.h"
+
 namespace llava {
 namespace {
 
@@ -55,6 +57,25 @@ TEST(Collate, PutsCachedFeaturesWherePixelsWouldBe) {
   const MultimodalBatch batch = collate(rows, model_with(0));
   EXPECT_TRUE(batch.features.defined());
   EXPECT_FALSE(batch.pixels.defined());
+}
+
+TEST(Collate, PacksRowsOneBehindTheOther) {
+  Prompt a = prompt({5, -200, 7}, {{1, 1, 0}}), b = prompt({8, -200}, {{1, 1, 0}});
+  a.labels = {-100, -100, 7};
+  b.labels = {8, -100};
+  const std::vector<CollateRow> rows = {{&a, {at::full({1, 3, 2, 2}, 1.0)}, MediaForm::kPixels},
+                                        {&b, {at::full({1, 3, 2, 2}, 2.0)}, MediaForm::kPixels}};
+  const MultimodalBatch batch = collate_packed(rows, model_with(99));
+  EXPECT_TRUE(at::equal(batch.ids, torch::tensor({{5, 0, 7, 8, 0}}, at::kLong)));
+  EXPECT_TRUE(at::equal(batch.labels, torch::tensor({{-100, -100, 7, -100, -100}}, at::kLong)))
+      << "the first token of a sample is nobody's next one";
+  EXPECT_TRUE(at::equal(batch.positions, torch::tensor({{0, 1, 2, 0, 1}}, at::kLong)));
+  EXPECT_TRUE(at::equal(batch.lengths, torch::tensor({5}, at::kLong)));
+  EXPECT_EQ(batch.pieces, (std::vector<std::vector<std::int64_t>>{{3, 2}}));
+  EXPECT_TRUE(at::equal(batch.media_rows, torch::tensor({1, 4}, at::kLong)));
+  EXPECT_EQ(batch.pixels[1][0][0][0].item<float>(), 2.0f);
+  b.branch = {0, 1};
+  EXPECT_THROW(collate_packed(rows, model_with(99)), Error);
 }
 
 TEST(Collate, CarriesBranches) {

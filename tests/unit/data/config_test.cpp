@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -69,6 +70,19 @@ TEST(TrainConfig, NamesTheNearestKeyForAnUnknownOne) {
   const std::string message = error_of(replaced(kExample, "grad_accum", "grad_acum"));
   EXPECT_NE(message.find("stages.0.grad_acum"), std::string::npos) << message;
   EXPECT_NE(message.find("did you mean \"grad_accum\""), std::string::npos) << message;
+}
+
+TEST(TrainConfig, PackingAndRecomputingAreReadAndRefusedWhereTheyCannotWork) {
+  const std::string packed = replaced(kExample, "sampler: random", "packing: true\n    sampler: random");
+  EXPECT_TRUE(train_config_from_json(parse_yaml(packed, "test")).stages[0].packing);
+  EXPECT_THAT(error_of(packed + "    turns: independent\n"), testing::HasSubstr("packing"));
+  EXPECT_THAT(error_of(packed + "    objective: answer_embedding\n"), testing::HasSubstr("packing"));
+  EXPECT_THAT(error_of(replaced(packed, "normalisation: token", "normalisation: micro-batch")),
+              testing::HasSubstr("packing"));
+  EXPECT_THAT(error_of(std::string(kExample) + "    packing_length: 8\n"), testing::HasSubstr("packing_length"));
+  EXPECT_THAT(error_of(std::string(kExample) + "    gradient_checkpointing: {llm: -1}\n"),
+              testing::HasSubstr("gradient_checkpointing.llm"));
+  EXPECT_EQ(error_of(std::string(kExample) + "    gradient_checkpointing: {llm: 2, vision_tower: true}\n"), "");
 }
 
 TEST(TrainConfig, RefusesValuesThatCannotWork) {

@@ -13,7 +13,8 @@ namespace {
 namespace fs = std::filesystem;
 using test::RunResult;
 
-/// Two stages with everything that has state: shuffling, LoRA with dropout, accumulation, bfloat16 masters.
+/// Two stages with everything that has state: shuffling, LoRA with dropout, accumulation, bfloat16 masters; packed
+/// rows and recomputed blocks among them.
 TrainConfig two_stages(const fs::path& golden, const fs::path& output, const std::string& dtype) {
   TrainConfig config = test::tiny_config(golden, output);
   config.seed = 11;
@@ -27,6 +28,8 @@ TrainConfig two_stages(const fs::path& golden, const fs::path& output, const std
   StageConfig second = first;
   second.max_steps = 6;
   second.sampler = SamplerKind::kRandom;
+  second.packing = true, second.packing_length = 150;
+  second.gradient_checkpointing = {1, true};
   second.lora = LoraSettings{.r = 4, .lora_alpha = 8, .dropout = 0.2};
   config.stages.push_back(second);
   return config;

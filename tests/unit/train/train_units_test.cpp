@@ -41,6 +41,13 @@ TEST(CutMicroBatches, KeepsOrderWithoutABudgetAndFillsOneByLength) {
   EXPECT_EQ(cut_micro_batches({50, 4, 4, 4}, 4, 12), (Batches{{0}, {1, 2, 3}}));
 }
 
+TEST(CutPacks, FillsRowsBestFitFirstAndKeepsEverySample) {
+  using Batches = std::vector<std::vector<std::size_t>>;
+  EXPECT_EQ(cut_packs({5, 9, 2, 7, 3}, 10), (Batches{{1}, {3, 4}, {0, 2}}));
+  EXPECT_EQ(cut_packs({50, 4, 4, 4}, 12), (Batches{{0}, {1, 2, 3}})) << "too long a sample stands alone";
+  EXPECT_EQ(cut_packs({}, 12), Batches{});
+}
+
 /// AdamW against torch::optim::AdamW on the same gradients.
 TEST(AdamW, EqualsTorchsOverManySteps) {
   at::manual_seed(3);

@@ -45,6 +45,21 @@ TEST(Trainer, AccumulationAndTokenBudgetsEqualOneLargeBatch) {
   expect_close_losses(test::run(config), whole, 1e-5);
 }
 
+TEST(Trainer, PackedRowsGiveTheSameLossesAlsoFromCachedFeatures) {
+  LLAVA_GOLDEN_OR_SKIP(train, "train");
+  TrainConfig config = test::tiny_config(train.parent_path(), test::scratch_dir("padded"));
+  config.stages[0].max_steps = 6;
+  config.stages[0].feature_cache = FeatureCacheMode::kOff;
+  const RunResult padded = test::run(config);
+  for (const auto cache : {FeatureCacheMode::kOff, FeatureCacheMode::kAuto})
+    for (const std::int64_t length : {0, 150}) {
+      config.output = test::scratch_dir("packed").string();
+      config.stages[0].packing = true, config.stages[0].packing_length = length;
+      config.stages[0].feature_cache = cache;
+      expect_close_losses(test::run(config), padded, 1e-5);
+    }
+}
+
 TEST(Trainer, MicroBatchNormalisationIsTheMeanOfTheMeans) {
   LLAVA_GOLDEN_OR_SKIP(train, "train");
   TrainConfig config = test::tiny_config(train.parent_path(), test::scratch_dir("by_token"));
