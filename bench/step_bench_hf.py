@@ -2,7 +2,7 @@
 """The peer of step_bench.cpp: one training step of transformers + peft on the same shapes with random weights.
 
 SmolLM2-135M's decoder, a CLIP ViT-B/16-224 tower that runs each step (196 image tokens of each row), a two-layer
-projector; all text tokens are labelled. --mode lora: rank 16 on all linear layers of the decoder and the projector
+projector; all tokens are labelled. --mode lora: rank 16 on all linear layers of the decoder and the projector
 trains; full: decoder and projector. bfloat16 means weights, pairs, gradients and AdamW's state. Step = forward,
 backward, clip_grad_norm_, AdamW (torch's fused one, its fastest on a CPU). One JSON line on stdout.
 
