@@ -42,7 +42,7 @@ Json as_turn(const Json& message, const char* what) {
   const std::string role = text_at(message, message.contains("from") ? "from" : "role");
   const Json content = message.value(message.contains("value") ? "value" : "content", Json());
   const bool asks = role == "human" || role == "user";
-  if (!asks && role != "gpt" && role != "assistant" && role != "system")
+  if (!asks && role != "gpt" && role != "assistant" && role != "llava" && role != "system")
     fail(ErrorKind::kInput, "{}: \"{}\" is not a role", what, role);
   return turn(asks ? "human" : role == "system" ? "system" : "gpt", content_text(content, what));
 }

@@ -84,7 +84,9 @@ TEST(PreferenceRecord, NamesWhatIsMissingOrWrong) {
   expect(RecordKind::kPair,
          R"({"prompt": [{"role": "wizard", "content": "Q"}], "chosen": "A", "rejected": "B"})", "wizard");
   expect(RecordKind::kPair,
-         R"({"prompt": [{"role": 3, "content": ["x"]}], "chosen": "A", "rejected": "B"})", "part");
+         R"({"prompt": [{"role": "user", "content": ["x"]}], "chosen": "A", "rejected": "B"})", "part");
+  expect(RecordKind::kPair, R"({"prompt": [{"role": 3, "content": "x"}], "chosen": "A", "rejected": "B"})",
+         "role");
   expect(RecordKind::kPair, R"({"prompt": 7, "chosen": "A", "rejected": "B"})", "prompt");
   expect(RecordKind::kLabelled, R"({"prompt": "Q", "completion": "A"})", "label");
   expect(RecordKind::kLabelled, R"({"prompt": "Q", "completion": "A", "label": "good"})", "label");
