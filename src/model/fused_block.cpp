@@ -176,8 +176,16 @@ class DecoderBlock : public Function<DecoderBlock> {
   }
 };
 
+/// Whether a pair is DoRA's, which scales rows of the sum: not foldable. Asked of the type, so that this file does not depend on it.
+template <class L>
+bool has_magnitude(const L& linear) {
+  if constexpr (requires { linear.lora_magnitude.defined(); }) return linear.lora_magnitude.defined();
+  return false;
+}
+
 bool linear_fits(const Linear& linear, c10::ScalarType dtype) {
   if (!linear.weight.defined() || linear.weight.scalar_type() != dtype || linear.int8) return false;
+  if (has_magnitude(linear)) return false;
   if (!linear.has_lora() || !linear.lora_enabled) return true;
   return linear.lora_dropout == 0 || !linear.lora_a.requires_grad() || !at::GradMode::is_enabled();
 }

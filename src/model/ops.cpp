@@ -13,6 +13,7 @@ at::Tensor activate(const at::Tensor& x, Activation act) {
     case Activation::kGeluTanh:
       return at::gelu(x, "tanh");
     case Activation::kQuickGelu:
+      if (!(at::GradMode::is_enabled() && x.requires_grad())) return at::mul(x, 1.702).sigmoid_().mul_(x);
       return x * at::sigmoid(x * 1.702);
     case Activation::kSilu:
       return at::silu(x);

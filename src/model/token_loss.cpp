@@ -1,8 +1,10 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/error.h"
+#include "model/block_products.h"
 #include "model/fused_block.h"
 #include "model/kernels.h"
 #include "model/ops.h"
@@ -20,14 +22,20 @@ class Sums {
       : targets_(targets.contiguous()), fits_(hidden.device().is_cpu() && hidden.size(0) > 0) {
     if (!fits_) return;
     const c10::ScalarType type = fused::compute_type(hidden.scalar_type(), hidden.device());
-    hidden_ = hidden.to(type), head_ = head.to(type);
+    hidden_ = hidden.to(type);
+    head_ = type == head.scalar_type() ? head.detach() : scratch(0, head.size(0), head.size(1)).copy_(head.detach());
     fits_ = type == at::kFloat || type == at::kBFloat16;
   }
   bool fits() const { return fits_; }
   /// Adds the loss of rows [begin, begin + length) to `sum`; d_hidden and d_head may be undefined.
   void chunk(std::int64_t begin, std::int64_t length, at::Tensor& sum, at::Tensor& d_hidden, at::Tensor& d_head) const {
     const at::Tensor rows = hidden_.narrow(0, begin, length);
-    at::Tensor logits = at::mm(rows, head_.t()).to(at::kFloat), losses = at::empty({length}, at::kFloat);
+    at::Tensor logits = scratch(1, length, head_.size(0)), losses = at::empty({length}, at::kFloat);
+    if (head_.scalar_type() == at::kFloat) {
+      at::mm_out(logits, rows, head_.t());
+    } else {
+      logits.copy_(at::mm(rows, head_.t()));
+    }
     kernels::cross_entropy(logits.mutable_data_ptr<float>(), targets_.const_data_ptr<std::int64_t>() + begin, length,
                            logits.size(1), d_hidden.defined() || d_head.defined(), losses.mutable_data_ptr<float>());
     sum.add_(losses.sum());
@@ -41,6 +49,11 @@ class Sums {
   }
 
  private:
+  /// Memory of this thread that steps use again: page faults on fresh memory cost as much as the arithmetic.
+  static at::Tensor scratch(std::size_t which, std::int64_t rows, std::int64_t columns) {
+    static thread_local std::array<at::Tensor, 2> buffers;
+    return fused::grown(buffers[which], rows, columns);
+  }
   at::Tensor hidden_, head_, targets_;
   bool fits_;
 };
