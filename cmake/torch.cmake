@@ -41,7 +41,9 @@ endif()
 # One precompiled torch/torch.h for every module that includes it (measured: 10.7 s -> 3.6 s a file).
 function(llava_use_torch_pch target)
   if(NOT TARGET llava_torch_pch)
-    file(WRITE ${PROJECT_BINARY_DIR}/torch_pch.cpp "")
+    if(NOT EXISTS ${PROJECT_BINARY_DIR}/torch_pch.cpp)  # a new time stamp would compile the header again
+      file(WRITE ${PROJECT_BINARY_DIR}/torch_pch.cpp "")
+    endif()
     add_library(llava_torch_pch OBJECT ${PROJECT_BINARY_DIR}/torch_pch.cpp)
     # the same warning flags as its users: -Wpedantic changes a predefined macro, and the header would be rejected
     target_link_libraries(llava_torch_pch PRIVATE llava_torch llava_fmt nlohmann_json::nlohmann_json llava_warnings)

@@ -27,6 +27,7 @@ void install_stop_handlers() {
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error of write(), which keeps what was saved
 }
 
 std::atomic<bool>& stop_flag() { return g_stop; }

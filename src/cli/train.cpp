@@ -12,6 +12,7 @@
 #include "cli/verbs.h"
 #include "cli/version.h"
 #include "config/stage_config.h"
+#include "report/run_report.h"
 #include "tensor/convert.h"
 #include "train/trainer.h"
 
@@ -20,7 +21,7 @@ namespace llava {
 namespace {
 
 struct TrainArguments {
-  std::string config, resume, device = "cpu", dtype;
+  std::string config, resume, device = "cpu", dtype, report;
   std::vector<std::string> assignments;
   bool dry_run = false, plan = false, json = false;
   int threads = 0;
@@ -53,6 +54,13 @@ std::string plan_text(const StagePlan& p) {
 }
 
 int run_train(const TrainArguments& arguments) {
+  if (!arguments.report.empty()) {
+    write_out(fmt::format("{}\n", write_run_report(arguments.report).string()));
+    return 0;
+  }
+  if (arguments.config.empty())
+    throw Error(ErrorKind::kUsage, "nothing to do",
+                "give --config FILE, or --report DIR for a run that is there");
   set_threads(arguments.threads);
   TrainConfig config = read_train_config(arguments.config, arguments.assignments);
   if (!arguments.dtype.empty())
@@ -85,7 +93,9 @@ int run_train(const TrainArguments& arguments) {
 
 std::function<int()> setup_train(CLI::App& app) {
   auto arguments = std::make_shared<TrainArguments>();
-  app.add_option("--config", arguments->config, "the training config, YAML or JSON")->required();
+  app.add_option("--config", arguments->config, "the training config, YAML or JSON");
+  app.add_option("--report", arguments->report,
+                 "write DIR/report.html from the output folder of a run, finished or not; trains nothing");
   app.add_option("--set", arguments->assignments,
                  "key.sub=value: replaces a value of the config; may be repeated")
       ->allow_extra_args(false);

@@ -101,6 +101,9 @@ void check_stage(const StageConfig& stage, const std::string& path) {
   check_patterns(stage, path);
   check_optimiser(stage, path);
   check_preference(stage, path);
+  check_guard(stage.guard, path);
+  check_ema(stage.ema, path);
+  if (stage.validation) check_validation(*stage.validation, stage.ema, path + ".validation");
 }
 
 }  // namespace
@@ -128,8 +131,13 @@ TrainConfig read_train_config(const std::string& path, const std::vector<std::st
   OrderedJson json = parse_yaml(read_file(path, std::size_t{4} << 20), path);
   for (const std::string& assignment : assignments) apply_assignment(json, assignment);
   TrainConfig config = with_context(path, [&] { return train_config_from_json(json); });
-  for (StageConfig& stage : config.stages)
-    for (DataSourceConfig& source : stage.data) {
+  for (StageConfig& stage : config.stages) {
+    std::vector<DataSourceConfig*> sources;
+    for (DataSourceConfig& source : stage.data) sources.push_back(&source);
+    if (stage.validation)
+      for (DataSourceConfig& source : stage.validation->data) sources.push_back(&source);
+    for (DataSourceConfig* const entry : sources) {
+      DataSourceConfig& source = *entry;
       const std::filesystem::path here = std::filesystem::path(path).parent_path();
       const auto resolve = [&](const std::string& name) {
         // A path that exists from where the command runs wins; else it is meant from the config's folder.
@@ -140,6 +148,7 @@ TrainConfig read_train_config(const std::string& path, const std::vector<std::st
       source.path = resolve(source.path);
       if (!source.image_root.empty()) source.image_root = resolve(source.image_root);
     }
+  }
   return config;
 }
 

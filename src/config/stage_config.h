@@ -9,6 +9,7 @@
 #include "config/gradient_checkpointing.h"
 #include "config/optim_config.h"
 #include "config/preference_config.h"
+#include "config/watch_config.h"
 
 /// The training config of `llava train` (docs: cli.md). One struct per level, one visit_fields each; names
 /// are the file's keys.
@@ -120,6 +121,9 @@ struct StageConfig {
   std::int64_t pack_tokens() const {
     return packing_length > 0 ? packing_length : max_tokens_per_batch > 0 ? max_tokens_per_batch : max_length;
   }
+  GuardConfig guard;  ///< its keys are the stage's
+  EmaConfig ema;      ///< its keys are the stage's
+  std::optional<ValidationConfig> validation;
   std::int64_t samples_per_step() const { return batch_size * grad_accum; }
 };
 
@@ -129,6 +133,8 @@ struct TrainConfig {
   std::uint64_t seed = 0;
   std::int64_t save_steps = 100;      ///< 0: only at the end of a stage and when stopped
   std::int64_t save_total_limit = 2;  ///< checkpoints kept; 0: all
+  bool async_save = true;             ///< checkpoints are written beside the training
+  bool tensorboard = true;            ///< events beside metrics.jsonl
   std::int64_t loader_threads = 2;    ///< decode, resize and tokenise ahead of the step
   double max_bad_fraction =
       0.01;  ///< of the samples seen (at least 10) may be unusable before the run stops
@@ -159,10 +165,14 @@ void visit_fields(V& v, StageConfig& c) {
   v("objective", c.objective), v("tokenisation", c.tokenisation), v("frozen_compute", c.frozen_compute);
   v("packing", c.packing), v("packing_length", c.packing_length);
   v("gradient_checkpointing", c.gradient_checkpointing);
+  visit_fields(v, c.guard);
+  visit_fields(v, c.ema);
+  v("validation", c.validation);
 }
 template <class V>
 void visit_fields(V& v, TrainConfig& c) {
   v("model", c.model), v("output", c.output), v("seed", c.seed), v("save_steps", c.save_steps);
+  v("async_save", c.async_save), v("tensorboard", c.tensorboard);
   v("save_total_limit", c.save_total_limit), v("loader_threads", c.loader_threads);
   v("max_bad_fraction", c.max_bad_fraction), v("feature_cache_bytes", c.feature_cache_bytes),
       v("stages", c.stages);

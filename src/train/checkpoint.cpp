@@ -1,18 +1,20 @@
 #include "train/checkpoint.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <torch/torch.h>
 #include <unistd.h>
 
-#include <algorithm>
-#include <charconv>
 #include <map>
+#include <mutex>
 
 #include "base/files.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "formats/tensor_file.h"
 #include "tensor/convert.h"
+#include "train/retention.h"
 #include "train/stage_setup.h"
 
 namespace llava {
@@ -21,28 +23,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kFiles[] = {"weights.safetensors", "optimizer.safetensors", "state.json",
-                                  "config.yaml"};
-constexpr const char* kPrefix = "checkpoint-";
-
-std::optional<std::int64_t> step_of(const fs::path& folder) {
-  const std::string name = folder.filename().string();
-  if (name.rfind(kPrefix, 0) != 0) return std::nullopt;
-  std::int64_t step = 0;
-  const char* begin = name.data() + std::string_view(kPrefix).size();
-  const auto [end, error] = std::from_chars(begin, name.data() + name.size(), step);
-  if (error != std::errc() || end != name.data() + name.size()) return std::nullopt;
-  return step;
-}
-
-/// Checkpoints of a run by step.
-std::map<std::int64_t, fs::path> list_checkpoints(const fs::path& output) {
-  std::map<std::int64_t, fs::path> found;
-  if (!fs::is_directory(output)) return found;
-  for (const auto& entry : fs::directory_iterator(output))
-    if (const auto step = step_of(entry.path()); step && entry.is_directory()) found[*step] = entry.path();
-  return found;
-}
+constexpr const char* kManifest = "manifest.json";
 
 std::uint64_t file_hash(const fs::path& path) {
   const MappedFile file(path);
@@ -50,77 +31,145 @@ std::uint64_t file_hash(const fs::path& path) {
 }
 
 void sync_folder(const fs::path& folder) {
-  const int handle = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY);
+  const int handle = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (handle < 0) return;
   ::fsync(handle);
   ::close(handle);
 }
 
-void write_weights(const fs::path& path, const TrainState& state, LlavaModel& model) {
-  TensorWriter writer;
-  for (const NamedParameter& p : model.parameters())
-    if (is_lora_name(p.name) || state.touched.contains(p.name)) writer.add(p.name, p.tensor);
-  writer.write(path);
+/// A tensor as a checkpoint keeps it.
+at::Tensor host_tensor(const at::Tensor& tensor, bool copy) {
+  const at::NoGradGuard no_grad;
+  const at::Tensor host = tensor.detach().to(at::kCPU);
+  return copy && host.is_alias_of(tensor) ? host.clone(at::MemoryFormat::Contiguous) : host;
 }
 
-at::Tensor random_state() {
-  auto generator = at::detail::getDefaultCPUGenerator();
-  const std::lock_guard lock(generator.mutex());
-  return generator.get_state();
-}
-
-void write_optimizer(const fs::path& path, const Optimizer& optimizer) {
-  TensorWriter writer;
-  for (const NamedParameter& t : optimizer.state_tensors()) writer.add(t.name, t.tensor);
-  writer.add("random_state", random_state());
-  writer.write(path);
-}
-
-void write_manifest(const fs::path& folder) {
+void write_manifest(const fs::path& folder, const CheckpointContent& content) {
   OrderedJson manifest = OrderedJson::object();
-  for (const char* name : kFiles) {
+  const auto note = [&](const std::string& name) {
     const fs::path file = folder / name;
-    if (!fs::exists(file)) continue;
     manifest[name] = {{"bytes", fs::file_size(file)}, {"hash", fmt::format("{:016x}", file_hash(file))}};
-  }
-  write_file_atomic(folder / "manifest.json", manifest.dump(1) + "\n");
+  };
+  for (const CheckpointFile& file : content.files) note(file.name);
+  for (const auto& text : content.texts) note(text.first);
+  write_file_atomic(folder / kManifest, manifest.dump(1) + "\n");
 }
 
-void remove_old(const fs::path& output, std::int64_t keep) {
-  if (keep <= 0) return;
-  auto found = list_checkpoints(output);
-  while (found.size() > static_cast<std::size_t>(keep)) {
-    std::error_code ignored;  // a checkpoint that cannot be removed does no harm
-    fs::remove_all(found.begin()->second, ignored);
-    found.erase(found.begin());
+void check_space(const fs::path& output, std::int64_t bytes) {
+  constexpr std::uint64_t kSpare = std::uint64_t{16} << 20;  // metrics and logs go on
+  std::error_code failure;
+  const fs::space_info space = fs::space(output, failure);
+  if (failure || space.available >= static_cast<std::uint64_t>(bytes) + kSpare) return;
+  throw Error(ErrorKind::kResource,
+              fmt::format("{}: a checkpoint needs {}, {} are free", output.string(),
+                          format_bytes(static_cast<double>(bytes)),
+                          format_bytes(static_cast<double>(space.available))),
+              "free some space, or keep fewer checkpoints with save_total_limit");
+}
+
+/// Puts `building` where `target` is or is not, in one step where the file system can exchange names.
+void put_in_place(const fs::path& building, const fs::path& target) {
+  if (!fs::exists(target)) return fs::rename(building, target);
+  if (::renameat2(AT_FDCWD, building.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) {
+    std::error_code ignored;
+    fs::remove_all(building, ignored);
+    return;
   }
+  const fs::path old = target.parent_path() / ("tmp-old-" + target.filename().string());
+  fs::remove_all(old);
+  fs::rename(target, old);
+  fs::rename(building, target);
+  fs::remove_all(old);
 }
 
 }  // namespace
 
-fs::path save_checkpoint(const fs::path& output, const TrainState& state, LlavaModel& model,
-                         const Optimizer* optimizer, const std::string& config_yaml, std::int64_t keep) {
-  const fs::path target = output / fmt::format("{}{}", kPrefix, state.global_step);
-  const fs::path building = output / fmt::format("tmp-{}{}", kPrefix, state.global_step);
+std::vector<NamedParameter> random_states(c10::Device device) {
+  std::vector<NamedParameter> states;
+  const auto add = [&](const char* name, const at::Generator& generator) {
+    at::Generator from = generator;
+    const std::lock_guard lock(from.mutex());
+    states.push_back({name, from.get_state()});
+  };
+  add("random_state", at::detail::getDefaultCPUGenerator());
+  if (!device.is_cpu()) add("random_state_device", at::globalContext().defaultGenerator(device));
+  return states;
+}
+
+void set_random_states(const std::vector<NamedParameter>& states, c10::Device device) {
+  for (const NamedParameter& state : states) {
+    at::Generator into = state.name == "random_state" ? at::detail::getDefaultCPUGenerator()
+                                                      : at::globalContext().defaultGenerator(device);
+    const std::lock_guard lock(into.mutex());
+    into.set_state(state.tensor);
+  }
+}
+
+std::int64_t CheckpointContent::bytes() const {
+  std::int64_t total = 0;
+  for (const CheckpointFile& file : files)
+    for (const NamedParameter& p : file.tensors)
+      total += static_cast<std::int64_t>(p.tensor.nbytes()) + 256;
+  for (const auto& text : texts) total += static_cast<std::int64_t>(text.second.size());
+  return total;
+}
+
+CheckpointContent take_content(const TrainState& state, LlavaModel& model, const RunningState* running,
+                               const std::string& config_yaml, bool copy) {
+  CheckpointContent content;
+  content.step = state.global_step;
+  const auto add = [&](const char* name, const std::vector<NamedParameter>& tensors) {
+    CheckpointFile& file = content.files.emplace_back(CheckpointFile{name, {}});
+    for (const NamedParameter& p : tensors) file.tensors.push_back({p.name, host_tensor(p.tensor, copy)});
+  };
+  std::vector<NamedParameter> weights;
+  for (const NamedParameter& p : model.parameters())
+    if (is_lora_name(p.name) || state.touched.contains(p.name)) weights.push_back(p);
+  add("weights.safetensors", weights);
+  if (running != nullptr) {
+    std::vector<NamedParameter> states = running->optimizer->state_tensors();
+    for (NamedParameter& random : random_states(model.device())) states.push_back(std::move(random));
+    add("optimizer.safetensors", states);
+    if (!running->averages.empty()) add("ema.safetensors", running->averages);
+  }
+  OrderedJson json = to_fields(state);
+  json["touched"] = state.touched;
+  content.texts = {{"state.json", json.dump(1) + "\n"}, {"config.yaml", config_yaml}};
+  return content;
+}
+
+fs::path write_checkpoint(const fs::path& output, const CheckpointContent& content,
+                          const std::function<void(std::string_view)>& on_phase) {
+  const fs::path target = output / fmt::format("checkpoint-{}", content.step);
+  const fs::path building = output / fmt::format("tmp-checkpoint-{}", content.step);
+  const auto phase = [&](std::string_view name) {
+    if (on_phase) on_phase(name);
+  };
   try {
+    check_space(output, content.bytes());
     fs::remove_all(building);
     fs::create_directories(building);
-    write_weights(building / "weights.safetensors", state, model);
-    if (optimizer != nullptr) write_optimizer(building / "optimizer.safetensors", *optimizer);
-    OrderedJson json = to_fields(state);
-    json["touched"] = state.touched;
-    write_file_atomic(building / "state.json", json.dump(1) + "\n");
-    write_file_atomic(building / "config.yaml", config_yaml);
-    write_manifest(building);
+    phase("files");
+    for (const CheckpointFile& file : content.files) {
+      TensorWriter writer;
+      for (const NamedParameter& p : file.tensors) writer.add(p.name, p.tensor);
+      writer.write(building / file.name);
+    }
+    for (const auto& [name, text] : content.texts) write_file_atomic(building / name, text);
+    phase("manifest");
+    write_manifest(building, content);
     sync_folder(building);
-    fs::remove_all(target);
-    fs::rename(building, target);
+    phase("rename");
+    put_in_place(building, target);
     sync_folder(output);
-  } catch (const fs::filesystem_error& e) {
-    fail(ErrorKind::kResource, "cannot save {}: {}", target.string(), e.what());
+    return target;
+  } catch (const std::exception& e) {
+    std::error_code ignored;  // what was written in vain would only hold space
+    fs::remove_all(building, ignored);
+    const auto* error = dynamic_cast<const Error*>(&e);
+    throw Error(ErrorKind::kResource, fmt::format("cannot save {}: {}", target.string(), e.what()),
+                error != nullptr ? error->hint() : "");
   }
-  remove_old(output, keep);
-  return target;
 }
 
 void verify_checkpoint(const fs::path& folder) {
@@ -187,29 +236,29 @@ void load_weights(const fs::path& folder, LlavaModel& model) {
          fmt::join(wrong, ", "));
 }
 
-void load_optimizer(const fs::path& folder, Optimizer& optimizer) {
+void load_tensors(const fs::path& folder, const std::string& name,
+                  const std::vector<NamedParameter>& into) {
   const at::NoGradGuard no_grad;
-  const std::shared_ptr<const TensorFile> file = open_safetensors(folder / "optimizer.safetensors");
-  const auto restore = [&](const std::string& name, at::Tensor into) {
-    const TensorView* view = file->find(name);
-    if (view == nullptr || view->shape != into.sizes().vec())
+  const std::shared_ptr<const TensorFile> file = open_safetensors(folder / name);
+  for (const NamedParameter& p : into) {
+    const TensorView* view = file->find(p.name);
+    if (view == nullptr || view->shape != p.tensor.sizes().vec())
       fail(ErrorKind::kFormat, "{}: \"{}\" is missing or has another shape; was `train` or `lora` changed?",
-           file->path().string(), name);
-    into.copy_(to_tensor(*view, file));
-  };
-  std::size_t expected = 1;
-  for (const NamedParameter& t : optimizer.state_tensors()) {
-    restore(t.name, t.tensor);
-    ++expected;
+           file->path().string(), p.name);
+    at::Tensor target = p.tensor;
+    target.copy_(to_tensor(*view, file));
   }
-  if (file->tensors().size() != expected)
+  if (file->tensors().size() != into.size())
     fail(ErrorKind::kFormat, "{}: holds {} tensors, the stage needs {}; was `train` changed?",
-         file->path().string(), file->tensors().size(), expected);
-  auto generator = at::detail::getDefaultCPUGenerator();
-  at::Tensor state = random_state();
-  restore("random_state", state);
-  const std::lock_guard lock(generator.mutex());
-  generator.set_state(state);
+         file->path().string(), file->tensors().size(), into.size());
+}
+
+void load_optimizer(const fs::path& folder, Optimizer& optimizer, c10::Device device) {
+  std::vector<NamedParameter> states = optimizer.state_tensors();
+  const std::size_t own = states.size();
+  for (NamedParameter& random : random_states(device)) states.push_back(std::move(random));
+  load_tensors(folder, "optimizer.safetensors", states);
+  set_random_states({states.begin() + static_cast<std::ptrdiff_t>(own), states.end()}, device);
 }
 
 }  // namespace llava

@@ -3,6 +3,8 @@
 
 #include "train/answer_embeddings.h"
 #include "train/trainer.h"
+#include "train/validation.h"
+#include "train/weight_averages.h"
 
 namespace llava {
 
@@ -16,6 +18,8 @@ struct Trainer::Stage {
   SamplePreparer preparer;
   std::vector<NamedParameter> trained;
   std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<WeightAverages> averages;   ///< null: none are kept
+  std::unique_ptr<Validator> validator;       ///< null: nothing is measured
   std::unique_ptr<AnswerEmbeddings> answers;  ///< for the objective that needs them
   std::unique_ptr<StepObjective> step_objective;  ///< of objectives on whole answers; else null
   std::unique_ptr<FeatureCache> cache;        ///< null: pixels go through the tower every step

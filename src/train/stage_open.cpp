@@ -80,7 +80,11 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   for (const NamedParameter& p : stage->trained_base()) state_.touched.insert(p.name);
   check_final_model(checkpoint_, state_.touched);
   stage->optimizer = std::make_unique<Optimizer>(stage->trained, config.lr, config.optim);
+  if (config.ema.ema_decay > 0)
+    stage->averages = std::make_unique<WeightAverages>(*stage->optimizer, config.ema.ema_decay);
   if (with_cache) fill_cache(*stage);
+  if (config.validation)
+    stage->validator = std::make_unique<Validator>(*config.validation, stage->preparer, config.batch_size);
   if (with_cache && config.objective == Objective::kAnswerEmbedding)
     stage->answers = std::make_unique<AnswerEmbeddings>(*model_, *stage->dataset, stage->preparer);
   if (with_cache) stage->step_objective = open_step_objective(*stage);

@@ -51,20 +51,21 @@ void Trainer::run() {
   fs::create_directories(config_.output);
   const FileLock lock(config_.output);
   write_file_atomic(fs::path(config_.output) / "config.yaml", config_yaml_);
-  metrics_ =
-      std::make_unique<MetricsWriter>(fs::path(config_.output) / "metrics.jsonl", state_.global_step);
+  open_watch();
   peak_flops_ =
       measure_matmul_flops(fused::compute_type(model_->dtype(), model_->device()), model_->device());
   while (state_.stage < static_cast<std::int64_t>(config_.stages.size())) {
     auto stage = open_stage(state_.stage, true);
     if (state_.stage_step == 0) state_.loss_scale = {stage->config->optim.loss_scale.init, 0};
-    if (state_.stage_step > 0) load_optimizer(resume_from_, *stage->optimizer);
+    if (state_.stage_step > 0) resume_stage(*stage);
     run_stage(*stage);
+    end_stage(*stage);
     ++state_.stage;
     state_.stage_step = 0;
     save(nullptr);
   }
   write_final_model(fs::path(config_.output) / "final", checkpoint_, *model_, state_);
+  saver_->finish();
   log_info("train", "done: {} steps; the model is {}/final", state_.global_step, config_.output);
 }
 
@@ -132,24 +133,26 @@ void Trainer::run_stage(Stage& stage) {
                 {config_.loader_threads, state_.stage_step, stage.total_steps, 2, config_.seed,
                  stage.dataset->size()});
   Progress progress("training", stage.total_steps, state_.stage_step);
-  while (state_.stage_step < stage.total_steps) {
+  StepSummary summary;
+  for (const std::int64_t first = state_.stage_step;;) {
+    const bool improved = validate(stage);
     if (options_.stop != nullptr && *options_.stop) {
       progress.finish();
       save(&stage);
+      saver_->finish();
       throw Error(ErrorKind::kStopped, fmt::format("stopped after step {}, saved", state_.global_step),
                   "run again with --resume auto");
     }
+    if (state_.stage_step == stage.total_steps || stopped_early(stage)) break;
+    const bool due = config_.save_steps > 0 && state_.global_step % config_.save_steps == 0;
+    if ((due || improved) && state_.stage_step > first) save(&stage);
+    saver_->poll();
     const StepMetrics metrics = run_step(stage, loader);
     ++state_.global_step;
     ++state_.stage_step;
     metrics_->write(metrics);
     if (options_.on_step) options_.on_step(metrics);
-    const bool at_end = state_.stage_step == stage.total_steps;
-    if (config_.save_steps > 0 && state_.global_step % config_.save_steps == 0 && !at_end) save(&stage);
-    const double rate = static_cast<double>(metrics.tokens) / metrics.step_seconds;
-    progress.update(state_.stage_step,
-                    fmt::format("loss {:.4f} lr {:.2e} {:.0f} tokens/s data wait {:.0f} %", metrics.loss,
-                                metrics.lr, rate, 100 * metrics.data_wait_seconds / metrics.step_seconds));
+    progress.update(state_.stage_step, summary.add(metrics));
   }
 }
 
@@ -158,34 +161,32 @@ StepMetrics Trainer::run_step(Stage& stage, Loader& loader) {
   StepMetrics metrics;
   metrics.step = state_.global_step;
   metrics.stage = stage.config->name;
+  metrics.save_seconds = std::exchange(save_seconds_, 0.0);
   const LoadedStep step = loader.next();
   metrics.data_wait_seconds = seconds_since(start);
+  metrics.samples = static_cast<std::int64_t>(step.samples.size());
   note_bad_samples(stage, step);
+  if (state_.stage_step == 0) describe_stage(stage, step);
   if (is_half()) stage.optimizer->set_loss_scale(state_.loss_scale.scale);
   metrics.loss = backward(stage, step, metrics);
   metrics.grad_norm = stage.optimizer->gradient_norm();
-  const bool overflow = is_half() && !std::isfinite(metrics.grad_norm);
-  if (is_half()) state_.loss_scale.update(overflow, stage.config->optim.loss_scale);
-  if (!overflow && (!std::isfinite(metrics.loss) || !std::isfinite(metrics.grad_norm)))
-    throw Error(ErrorKind::kInternal,
-                fmt::format("step {}: loss {} and gradient norm {} are not finite", metrics.step,
-                            metrics.loss, metrics.grad_norm),
-                "lower the learning rate or use float32; the checkpoints before this step are intact");
   const double multiplier =
       schedule_multiplier(stage.config->schedule, state_.stage_step, stage.total_steps);
-  for (const TrainedParameter& p : stage.optimizer->parameters())
-    metrics.lr = std::max(metrics.lr, p.peak_lr * multiplier);
-  if (overflow) {
-    log_warning("train", "step {}: gradients overflow float16; nothing is moved, the loss scale is {} now",
-                metrics.step, state_.loss_scale.scale);
-    stage.optimizer->clear_gradients();
-  } else {
+  note_rates(stage, multiplier, metrics);
+  if (!overflowed(stage, metrics) && accept_step(stage, step, metrics)) {
     stage.optimizer->step(multiplier, metrics.grad_norm);
+    if (stage.averages) stage.averages->update();
+  } else {
+    metrics.skipped = true;
+    stage.optimizer->clear_gradients();
   }
   metrics.step_seconds = seconds_since(start);
   metrics.peak_memory_bytes = peak_memory_bytes();
-  const double flops = step_flops(checkpoint_.model, stage.trained, metrics, stage.cache != nullptr);
-  metrics.mfu = peak_flops_ > 0 ? flops / metrics.step_seconds / peak_flops_ : 0;
+  metrics.model_flops = step_flops(checkpoint_.model, stage.trained, metrics, stage.cache != nullptr);
+  metrics.mfu = peak_flops_ > 0 ? metrics.model_flops / metrics.step_seconds / peak_flops_ : 0;
+  const double again = recomputed_flops(checkpoint_.model, stage.trained, metrics,
+                                        stage.config->gradient_checkpointing, stage.cache != nullptr);
+  metrics.hfu = metrics.mfu * (1 + again / std::max(1.0, metrics.model_flops));
   return metrics;
 }
 
@@ -200,6 +201,7 @@ double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metr
     lengths.push_back(sample.prompt.ids.size());
     terms.push_back(count_terms(sample.prompt.labels, !sample.media.empty(), config.objective));
     metrics.tokens += static_cast<std::int64_t>(sample.prompt.ids.size());
+    metrics.attended_pairs += std::pow(static_cast<double>(sample.prompt.ids.size()), 2);
     metrics.supervised_tokens += count_terms(sample.prompt.labels, true, Objective::kLm);
     metrics.images += static_cast<std::int64_t>(sample.media.size());
   }
@@ -269,6 +271,9 @@ void Trainer::note_bad_samples(const Stage& stage, const LoadedStep& step) {
   state_.samples_seen += static_cast<std::int64_t>(step.samples.size());
   for (const BadSample& bad : step.bad) {
     ++state_.bad_samples;
+    if (logs_)
+      logs_->bad_samples.write(
+          {{"step", state_.global_step}, {"index", bad.index}, {"reason", bad.reason}});
     if (state_.bad_samples <= 20) log_warning("data", "not used: {}", bad.reason);
     if (state_.bad_samples == 20) log_warning("data", "further unusable samples are only counted");
   }
@@ -279,13 +284,6 @@ void Trainer::note_bad_samples(const Stage& stage, const LoadedStep& step) {
         fmt::format("{} of {} samples could not be used (limit {:.1f} %); the last: {}", state_.bad_samples,
                     state_.samples_seen, 100 * config_.max_bad_fraction, step.bad.back().reason),
         fmt::format("repair the data of stage {} or raise max_bad_fraction", stage.config->name));
-}
-
-void Trainer::save(const Stage* stage) {
-  const fs::path folder =
-      save_checkpoint(config_.output, state_, *model_, stage == nullptr ? nullptr : stage->optimizer.get(),
-                      config_yaml_, config_.save_total_limit);
-  log_info("train", "saved {}", folder.string());
 }
 
 }  // namespace llava

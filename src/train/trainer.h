@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
@@ -12,7 +13,7 @@
 #include "data/loader.h"
 #include "data/prepare.h"
 #include "model/llava_model.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint_saver.h"
 #include "train/feature_cache.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
@@ -26,9 +27,11 @@ struct TrainOptions {
   const std::atomic<bool>* stop = nullptr;  ///< set by a signal: finish the step, save, Error{kStopped}
   std::string code_version;                 ///< noted in checkpoints
   c10::Device device = c10::Device(c10::kCPU);
-  std::function<void(const StepMetrics&)> on_step;  ///< after each step
+  std::function<void(const StepMetrics&)> on_step;        ///< after each step
+  std::function<void(const EvalMetrics&)> on_validation;  ///< after each result
+  std::function<void(std::string_view)> on_save_phase;    ///< CheckpointSaver::Options::on_phase
   std::function<void(LlavaModel&)>
-      on_stage_start;  ///< after LoRA pairs exist, before the optimizer is made
+      on_stage_start;     ///< after LoRA pairs exist, before the optimizer is made
   AnswerSampler sampler;  ///< of objective grpo
   AnswerJudge judge;      ///< of objective grpo's reward "judge"
 };
@@ -42,6 +45,11 @@ struct StagePlan {
   std::int64_t predicted_bytes = 0;
 };
 
+/// What the report shows besides the metrics; files of the output folder.
+struct RunLogs {
+  JsonLines bad_steps, bad_samples, stages, samples;
+};
+
 /// Runs the stages of a config.
 class Trainer {
  public:
@@ -49,7 +57,7 @@ class Trainer {
   ~Trainer();
   /// All stages, from the start or from where a checkpoint stopped; writes `final/` at the end.
   /// Error{kStopped} when asked to stop, with the work saved; Error{kInternal} for a loss that is not
-  /// finite (nothing is saved then).
+  /// finite where on_nonfinite is abort (nothing is saved then).
   void run();
   /// Sets every stage up, builds its first step's batches, trains nothing and writes nothing.
   std::vector<StagePlan> plan();
@@ -71,7 +79,17 @@ class Trainer {
   /// [rows,D]; undefined unless the objective needs them.
   at::Tensor answer_directions(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
   void note_bad_samples(const Stage& stage, const LoadedStep& step);
+  void open_watch();
+  void note_rates(const Stage& stage, double multiplier, StepMetrics& metrics) const;
+  bool overflowed(const Stage& stage, const StepMetrics& metrics);
+  bool accept_step(const Stage& stage, const LoadedStep& step, const StepMetrics& metrics);
+  void describe_stage(const Stage& stage, const LoadedStep& first);
+  bool validate(Stage& stage);
+  void show_answers(const Stage& stage);
+  bool stopped_early(const Stage& stage) const;
   void save(const Stage* stage);
+  void resume_stage(Stage& stage);
+  void end_stage(Stage& stage);
 
   TrainConfig config_;
   TrainOptions options_;
@@ -81,6 +99,9 @@ class Trainer {
   std::unique_ptr<LlavaModel> model_;
   TrainState state_;
   std::unique_ptr<MetricsWriter> metrics_;
+  std::unique_ptr<RunLogs> logs_;
+  std::unique_ptr<CheckpointSaver> saver_;
+  double save_seconds_ = 0;  ///< since the last step
   double peak_flops_ = 0;
 };
 

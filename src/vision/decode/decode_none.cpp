@@ -1,4 +1,5 @@
 #include "vision/image.h"
+#include "vision/thumbnail.h"
 
 // In place of decode.cpp and the codecs when configured with -DLLAVA_WITH_IMAGES=OFF.
 namespace llava {
@@ -15,5 +16,7 @@ namespace {
 ImageSize probe_image(std::string_view, const ImageLimits&, bool) { refuse(); }
 
 Image decode_image(std::string_view, bool, const ImageLimits&) { refuse(); }
+
+std::string thumbnail_jpeg(const Image&, std::int64_t, int) { return {}; }
 
 }  // namespace llava

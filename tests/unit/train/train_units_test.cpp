@@ -110,14 +110,15 @@ TEST(LoraPattern, StaysWithinThePartThatIsMeant) {
 }
 
 TEST(MetricsWriter, DropsLinesOfStepsThatWillBeRunAgain) {
-  const auto file = test::scratch_dir("metrics") / "metrics.jsonl";
+  const auto folder = test::scratch_dir("metrics");
+  const auto file = folder / "metrics.jsonl";
   {
-    MetricsWriter writer(file, 0);
+    MetricsWriter writer(folder, 0, false);
     for (int step = 0; step < 5; ++step) writer.write({.step = step, .loss = 1.0});
   }
   std::ofstream(file, std::ios::app) << "{\"step\": 5, \"lo";  // torn
   {
-    MetricsWriter writer(file, 3);
+    MetricsWriter writer(folder, 3, false);
     writer.write({.step = 3, .loss = 2.0});
   }
   std::ifstream in(file);
@@ -126,7 +127,9 @@ TEST(MetricsWriter, DropsLinesOfStepsThatWillBeRunAgain) {
   ASSERT_EQ(lines.size(), 4u);
   EXPECT_EQ(lines[3]["loss"], 2.0);
   for (const char* key : {"step", "loss", "grad_norm", "lr", "tokens", "supervised_tokens", "images",
-                          "step_seconds", "data_wait_seconds", "peak_memory_bytes", "mfu"})
+                          "step_seconds", "data_wait_seconds", "peak_memory_bytes", "mfu", "hfu", "samples",
+                          "grad_norm_clipped", "clip_coefficient", "samples_per_second",
+                          "images_per_second", "tokens_per_second", "supervised_tokens_per_second"})
     EXPECT_TRUE(lines[0].contains(key)) << key;
 }
 
