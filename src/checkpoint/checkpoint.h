@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -33,6 +34,10 @@ struct AdapterFiles {
   std::int64_t r = 0;
   double lora_alpha = 0;
   bool use_rslora = false;
+  bool use_dora = false;
+  std::int64_t num_modules_to_save = 0;
+  /// r and lora_alpha of single modules, by their names in the file; the first pattern wins (PEFT's rule).
+  std::vector<std::pair<std::string, double>> rank_pattern = {}, alpha_pattern = {};
 };
 
 /// A weight file and how its tensor names become canonical ones.

@@ -1,4 +1,6 @@
 #include "base/error.h"
+#include "base/fields.h"
+#include "base/files.h"
 #include "checkpoint/parts.h"
 #include "formats/sharded.h"
 
@@ -13,16 +15,27 @@ void reject_unsupported_peft(const Json& config, const std::string& what) {
   const auto type = json_get_or<std::string>(config, "peft_type", "LORA", what);
   if (type != "LORA")
     fail(ErrorKind::kUnsupported, "{}: peft_type \"{}\" is not supported (LORA)", what, type);
-  for (const char* key : {"use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "lora_bias"})
+  for (const char* key : {"use_qalora", "use_bdlora", "fan_in_fan_out", "lora_bias"})
     if (json_get_or<bool>(config, key, false, what))
       fail(ErrorKind::kUnsupported, "{}: {} = true is not supported", what, key);
-  for (const char* key : {"rank_pattern", "alpha_pattern"})
-    if (config.contains(key) && config.at(key).is_object() && !config.at(key).empty())
-      fail(ErrorKind::kUnsupported, "{}: {} = {} is not supported", what, key,
-           config.at(key).dump().substr(0, 80));
   const auto bias = json_get_or<std::string>(config, "bias", "none", what);
   if (bias != "none")
     fail(ErrorKind::kUnsupported, "{}: bias = \"{}\" is not supported (none)", what, bias);
+}
+
+}  // namespace
+
+namespace {
+
+std::vector<std::pair<std::string, double>> module_numbers(const OrderedJson& config, const char* key,
+                                                           const std::string& what) {
+  std::vector<std::pair<std::string, double>> patterns;
+  if (!config.contains(key) || !config.at(key).is_object()) return patterns;
+  for (const auto& [pattern, number] : config.at(key).items()) {
+    if (!number.is_number()) fail(ErrorKind::kFormat, "{}: {} \"{}\" is not a number", what, key, pattern);
+    patterns.emplace_back(pattern, number.get<double>());
+  }
+  return patterns;
 }
 
 }  // namespace
@@ -98,6 +111,12 @@ AdapterFiles read_adapter(const fs::path& folder) {
     fail(ErrorKind::kFormat, "{}: r = {} is absurd", what, adapter.r);
   adapter.lora_alpha = json_get_or<double>(config, "lora_alpha", static_cast<double>(adapter.r), what);
   adapter.use_rslora = json_get_or<bool>(config, "use_rslora", false, what);
+  adapter.use_dora = json_get_or<bool>(config, "use_dora", false, what);
+  if (config.contains("modules_to_save") && config.at("modules_to_save").is_array())
+    adapter.num_modules_to_save = static_cast<std::int64_t>(config.at("modules_to_save").size());
+  const OrderedJson ordered = parse_ordered_json(read_file(config_path), what);  // the first pattern wins
+  adapter.rank_pattern = module_numbers(ordered, "rank_pattern", what);
+  adapter.alpha_pattern = module_numbers(ordered, "alpha_pattern", what);
   for (const char* name : {"adapter_model.safetensors", "adapter_model.bin"})
     if (adapter.files.empty() && fs::is_regular_file(folder / name)) adapter.files.push_back(folder / name);
   if (adapter.files.empty())

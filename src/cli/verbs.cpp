@@ -7,6 +7,7 @@ const std::vector<Verb>& verb_table() {
       {"chat", "answers about images, once or as a conversation", setup_chat},
       {"judge", "verdict, score and reason for one or two answers", setup_judge},
       {"train", "runs the stages of a training config", setup_train},
+      {"convert", "a checkpoint in another layout or dtype, adapters merged", setup_convert},
   };
   return table;
 }

@@ -25,6 +25,7 @@ const std::vector<Verb>& inspect_table();
 std::function<int()> setup_chat(CLI::App& app);
 std::function<int()> setup_judge(CLI::App& app);
 std::function<int()> setup_train(CLI::App& app);
+std::function<int()> setup_convert(CLI::App& app);
 
 std::function<int()> setup_inspect_tokens(CLI::App& app);
 std::function<int()> setup_inspect_template(CLI::App& app);

@@ -30,10 +30,7 @@ void check_patterns(const StageConfig& stage, const std::string& path) {
   }
   require(!stage.train.empty() || stage.lora, path, "nothing trains: give `train` patterns or `lora`");
   if (!stage.lora) return;
-  require(stage.lora->r > 0 && stage.lora->r <= 65536, path + ".lora.r", "must be in [1, 65536]");
-  require(stage.lora->dropout >= 0 && stage.lora->dropout < 1, path + ".lora.dropout", "must be in [0, 1)");
-  check_regex(stage.lora->target, path + ".lora.target");
-  check_regex(stage.lora->tower_target, path + ".lora.tower_target");
+  check_lora(*stage.lora, path + ".lora");
 }
 
 void check_optimiser(const StageConfig& stage, const std::string& path) {
@@ -118,6 +115,7 @@ TrainConfig train_config_from_json(const OrderedJson& json) {
           "must be in [1, 256]");
   require(config.max_bad_fraction >= 0 && config.max_bad_fraction <= 1, "max_bad_fraction",
           "must be in [0, 1]");
+  if (config.quantization) check_quantization(*config.quantization, "quantization");
   require(!config.stages.empty(), "stages", "at least one stage is needed");
   for (std::size_t i = 0; i < config.stages.size(); ++i)
     check_stage(config.stages[i], "stages." + std::to_string(i));

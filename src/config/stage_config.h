@@ -7,8 +7,10 @@
 #include "base/fields.h"
 #include "config/frozen_compute.h"
 #include "config/gradient_checkpointing.h"
+#include "config/lora_settings.h"
 #include "config/optim_config.h"
 #include "config/preference_config.h"
+#include "config/quantization.h"
 #include "config/watch_config.h"
 
 /// The training config of `llava train` (docs: cli.md). One struct per level, one visit_fields each; names
@@ -76,17 +78,6 @@ struct DataSourceConfig {
   bool optional = false;   ///< left out where the file does not exist
 };
 
-struct LoraSettings {
-  std::int64_t r = 16;
-  double lora_alpha = 32;
-  double dropout = 0.0;
-  std::string target =
-      "(q|k|v|o|gate|up|down)_proj";  ///< regular expression searched in the decoder's module names
-  std::string tower_target;           ///< likewise in the vision tower's; empty: no LoRA there
-  bool use_rslora = false;
-  bool operator==(const LoraSettings&) const = default;
-};
-
 struct StageConfig {
   std::string name = "stage";
   std::vector<DataSourceConfig> data;
@@ -131,6 +122,7 @@ struct TrainConfig {
   std::string model;
   std::string output;
   std::uint64_t seed = 0;
+  std::optional<QuantizationSettings> quantization;  ///< the frozen linear layers in 4 bits (QLoRA)
   std::int64_t save_steps = 100;      ///< 0: only at the end of a stage and when stopped
   std::int64_t save_total_limit = 2;  ///< checkpoints kept; 0: all
   bool async_save = true;             ///< checkpoints are written beside the training
@@ -146,11 +138,6 @@ template <class V>
 void visit_fields(V& v, DataSourceConfig& c) {
   v("path", c.path), v("image_root", c.image_root), v("weight", c.weight), v("limit", c.limit),
       v("optional", c.optional);
-}
-template <class V>
-void visit_fields(V& v, LoraSettings& c) {
-  v("r", c.r), v("lora_alpha", c.lora_alpha), v("dropout", c.dropout), v("target", c.target);
-  v("tower_target", c.tower_target), v("use_rslora", c.use_rslora);
 }
 template <class V>
 void visit_fields(V& v, StageConfig& c) {
@@ -171,8 +158,8 @@ void visit_fields(V& v, StageConfig& c) {
 }
 template <class V>
 void visit_fields(V& v, TrainConfig& c) {
-  v("model", c.model), v("output", c.output), v("seed", c.seed), v("save_steps", c.save_steps);
-  v("async_save", c.async_save), v("tensorboard", c.tensorboard);
+  v("model", c.model), v("output", c.output), v("seed", c.seed), v("quantization", c.quantization);
+  v("save_steps", c.save_steps), v("async_save", c.async_save), v("tensorboard", c.tensorboard);
   v("save_total_limit", c.save_total_limit), v("loader_threads", c.loader_threads);
   v("max_bad_fraction", c.max_bad_fraction), v("feature_cache_bytes", c.feature_cache_bytes),
       v("stages", c.stages);

@@ -77,10 +77,11 @@ std::unique_ptr<TensorFile> open_tensor_file(const std::filesystem::path& path) 
   const MappedFile file(path);
   const auto bytes = file.bytes();
   if (starts_with(bytes, "GGUF")) return open_gguf(path);
+  // before pickles: a header of 640 bytes begins as they do
+  if (looks_like_safetensors(bytes)) return open_safetensors(path);
   if (starts_with(bytes, std::string_view("PK\3\4", 4)) || starts_with(bytes, "\x80\x02")) {
     return open_torch_pickle(path);
   }
-  if (looks_like_safetensors(bytes)) return open_safetensors(path);
   throw Error(
       ErrorKind::kFormat,
       fmt::format("{}: not a weight file: neither safetensors, nor GGUF, nor torch.save", path.string()),

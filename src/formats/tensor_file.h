@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -82,5 +83,19 @@ class SafetensorsWriter {
   std::vector<TensorView> tensors_;
   std::map<std::string, std::string> metadata_;
 };
+
+/// A tensor that is still to be made.
+struct TensorSpec {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<std::int64_t> shape;
+};
+
+/// Writes safetensors as SafetensorsWriter does, but asks for each tensor's bytes only when they are written:
+/// `make(i, sink)` hands those of specs[i] to `sink`, once. So one tensor is in memory at a time.
+void stream_safetensors(
+    const std::filesystem::path& path, const std::vector<TensorSpec>& specs,
+    const std::map<std::string, std::string>& metadata,
+    const std::function<void(std::size_t index, const std::function<void(std::span<const std::byte>)>& sink)>& make);
 
 }  // namespace llava

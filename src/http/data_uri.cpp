@@ -1,23 +1,11 @@
 #include "http/data_uri.h"
 
+#include "base/base64.h"
 #include "base/error.h"
 
 namespace llava {
 
 using namespace std::string_view_literals;
-
-std::string base64(std::string_view bytes) {
-  constexpr char kDigits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  text.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const std::size_t have = std::min<std::size_t>(3, bytes.size() - i);
-    unsigned bits = 0;
-    for (std::size_t k = 0; k < 3; ++k) bits = bits << 8 | (k < have ? static_cast<unsigned char>(bytes[i + k]) : 0u);
-    for (std::size_t k = 0; k < 4; ++k) text += k <= have ? kDigits[bits >> (18 - 6 * k) & 63] : '=';
-  }
-  return text;
-}
 
 std::string_view image_mime_type(std::string_view bytes) {
   if (bytes.starts_with("\xFF\xD8\xFF"sv)) return "image/jpeg";

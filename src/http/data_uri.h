@@ -4,9 +4,6 @@
 
 namespace llava {
 
-/// RFC 4648, with padding.
-std::string base64(std::string_view bytes);
-
 /// "image/png" and the like by a file's first bytes; "" for what is not JPEG, PNG, WebP, GIF or BMP.
 std::string_view image_mime_type(std::string_view bytes);
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
+#include "config/quantization.h"
 #include "model/llava_model.h"
 #include "model/vision_tower.h"
 
@@ -23,6 +24,8 @@ struct LoadOptions {
   /// Seed for a connector that no file holds (the start of training); without it a missing connector is an
   /// error.
   std::optional<std::uint64_t> new_connector_seed;
+  /// Linear layers that are packed in 4 bits as they are read, tensor by tensor.
+  std::optional<QuantizationSettings> quantization;
   std::uint64_t memory_limit_bytes = 0;  ///< 0: what the machine has
 };
 

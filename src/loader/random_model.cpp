@@ -5,6 +5,7 @@
 #include "loader/load_model.h"
 #include "loader/memory.h"
 #include "loader/weight_source.h"
+#include "tensor/convert.h"
 
 namespace llava {
 namespace {
@@ -29,6 +30,16 @@ class RandomReader final : public WeightReader {
       tensor.normal_(0.0, 1.0 / std::sqrt(static_cast<double>(tensor[0].numel())), generator);
     }
     return tensor.to(options_.device, options_.dtype);
+  }
+
+  std::optional<Nf4Matrix> read_packed(const std::string& name,
+                                       const std::vector<std::int64_t>& shape) override {
+    if (!is_packed(name, options_)) return std::nullopt;
+    return quantise_nf4(read(name, shape), options_.quantization->bnb_4bit_use_double_quant);
+  }
+  std::optional<c10::ScalarType> packed_compute() const override {
+    const std::string name = options_.quantization ? options_.quantization->bnb_4bit_compute_dtype : "";
+    return name.empty() ? std::nullopt : std::optional(dtype_from_string(name));
   }
 
  private:

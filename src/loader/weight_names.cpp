@@ -113,12 +113,17 @@ std::string canonical_gguf_name(std::string_view name) {
 
 std::string canonical_adapter_name(std::string_view name) {
   std::string found = canonical_name(name, WeightSource::Part::kAll);
-  for (const std::string_view side :
-       {".lora_A.", ".lora_B."}) {  // some PEFT versions keep the adapter's name
-    const std::string with_name = std::string(side) + "default.";
-    if (const auto at = found.find(with_name); at != std::string::npos)
-      found.replace(at, with_name.size(), side);
+  // state dicts that PEFT did not save itself keep the adapter's name and its wrappers'
+  for (const std::string_view part : {".lora_A.default.", ".lora_B.default.", ".lora_magnitude_vector.default.",
+                                      ".modules_to_save.default.", ".base_layer."}) {
+    const auto at = found.find(part);
+    if (at == std::string::npos) continue;
+    const bool pair = part.starts_with(".lora_");
+    const std::string kept = pair ? std::string(part.substr(0, part.size() - 8)) : ".";
+    found.replace(at, part.size(), kept);
   }
+  constexpr std::string_view kMagnitude = ".lora_magnitude_vector.weight";
+  if (found.ends_with(kMagnitude)) found.resize(found.size() - std::string_view(".weight").size());
   return found;
 }
 

@@ -2,11 +2,13 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
 #include "loader/weight_names.h"
 #include "tensor/convert.h"
+#include "tensor/release_pages.h"
 
 namespace llava {
 namespace {
@@ -76,10 +78,30 @@ OpenedWeights open_weights(const CheckpointInfo& checkpoint, SpecsOf specs_of) {
   return opened_weights;
 }
 
+bool is_packed(const std::string& name, const LoadOptions& options) {
+  constexpr std::string_view kEnd = ".weight";
+  return options.quantization && name.ends_with(kEnd) &&
+         options.quantization->packs(name.substr(0, name.size() - kEnd.size()));
+}
+
+namespace {
+
+/// Embeddings are matrices too, and never packed.
+bool is_linear_name(const std::string& name) { return name.find("embed") == std::string::npos; }
+
+}  // namespace
+
 MemoryNeed memory_need(const OpenedWeights& weights, const std::vector<WeightSpec>& specs,
                        const LoadOptions& options) {
   MemoryNeed need;
+  std::uint64_t largest = 0;  // a packed matrix is whole for a moment
   for (const WeightSpec& spec : specs) {
+    if (spec.shape.size() == 2 && is_linear_name(spec.name) && is_packed(spec.name, options)) {
+      const auto count = static_cast<std::uint64_t>(spec.num_elements());
+      need.owned_bytes += count / 2 + count / 16;
+      largest = std::max(largest, count * (4 + c10::elementSize(options.dtype)));
+      continue;
+    }
     const std::uint64_t bytes =
         static_cast<std::uint64_t>(spec.num_elements()) * c10::elementSize(options.dtype);
     const WeightStore::Entry* entry = weights.store.find(spec.name);
@@ -88,6 +110,7 @@ MemoryNeed memory_need(const OpenedWeights& weights, const std::vector<WeightSpe
         !weights.delta_base.contains(spec.name);
     (in_place ? need.mapped_bytes : need.owned_bytes) += bytes;
   }
+  need.owned_bytes += largest;
   if (!options.device.is_cpu()) need.owned_bytes = 0;  // the weights go to the device, tensor by tensor
   return need;
 }
@@ -104,6 +127,19 @@ at::Tensor StoreReader::read(const std::string& name, const std::vector<std::int
   }
   const at::Tensor tensor = weights_.store.take(name, shape, options_.dtype);
   return unpermute(name, tensor).to(options_.device);
+}
+
+std::optional<Nf4Matrix> StoreReader::read_packed(const std::string& name,
+                                                  const std::vector<std::int64_t>& shape) {
+  if (!is_packed(name, options_)) return std::nullopt;
+  Nf4Matrix packed = quantise_nf4(read(name, shape), options_.quantization->bnb_4bit_use_double_quant);
+  if (const WeightStore::Entry* entry = weights_.store.find(name)) release_pages(*entry->view);
+  return packed;
+}
+
+std::optional<c10::ScalarType> StoreReader::packed_compute() const {
+  const std::string name = options_.quantization ? options_.quantization->bnb_4bit_compute_dtype : "";
+  return name.empty() ? std::nullopt : std::optional(dtype_from_string(name));
 }
 
 at::Tensor StoreReader::plus_base(const std::string& name, const at::Tensor& difference) {

@@ -23,7 +23,10 @@ struct OpenedWeights {
 using SpecsOf = std::vector<WeightSpec> (*)(const ModelConfig&);
 OpenedWeights open_weights(const CheckpointInfo& checkpoint, SpecsOf specs_of);
 
-/// Bytes that `specs` take as options.dtype: mapped where the file's numbers are used in place.
+/// Whether the matrix of that name ("….weight") is packed in 4 bits.
+bool is_packed(const std::string& name, const LoadOptions& options);
+
+/// Bytes that `specs` take as options.dtype (or packed): mapped where the file's numbers are used in place.
 MemoryNeed memory_need(const OpenedWeights& weights, const std::vector<WeightSpec>& specs,
                        const LoadOptions& options);
 
@@ -36,6 +39,8 @@ class StoreReader final : public WeightReader {
  public:
   StoreReader(OpenedWeights& weights, const LoadOptions& options) : weights_(weights), options_(options) {}
   at::Tensor read(const std::string& name, const std::vector<std::int64_t>& shape) override;
+  std::optional<Nf4Matrix> read_packed(const std::string& name, const std::vector<std::int64_t>& shape) override;
+  std::optional<c10::ScalarType> packed_compute() const override;
 
  private:
   at::Tensor plus_base(const std::string& name, const at::Tensor& difference);

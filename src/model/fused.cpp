@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include "model/floats.h"
 #include "model/kernels.h"
 
 namespace llava::fused {
@@ -13,9 +14,6 @@ using torch::autograd::Function;
 using torch::autograd::variable_list;
 
 std::int64_t rows_of(const at::Tensor& x) { return x.numel() / x.size(-1); }
-
-float* floats(at::Tensor& x) { return x.mutable_data_ptr<float>(); }
-const float* floats(const at::Tensor& x) { return x.const_data_ptr<float>(); }
 
 class RmsNorm : public Function<RmsNorm> {
  public:

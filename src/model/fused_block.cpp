@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "model/block_products.h"
+#include "model/floats.h"
 #include "model/kernels.h"
 
 namespace llava::fused {
@@ -17,9 +18,6 @@ using torch::autograd::Function;
 using torch::autograd::variable_list;
 
 std::atomic<bool> blocks_enabled = true;
-
-float* floats(at::Tensor& x) { return x.mutable_data_ptr<float>(); }
-const float* floats(const at::Tensor& x) { return x.const_data_ptr<float>(); }
 
 /// The indices of a block's parameters in the list that the graph knows.
 struct Plan : torch::CustomClassHolder {
@@ -176,16 +174,9 @@ class DecoderBlock : public Function<DecoderBlock> {
   }
 };
 
-/// Whether a pair is DoRA's, which scales rows of the sum: not foldable. Asked of the type, so that this file does not depend on it.
-template <class L>
-bool has_magnitude(const L& linear) {
-  if constexpr (requires { linear.lora_magnitude.defined(); }) return linear.lora_magnitude.defined();
-  return false;
-}
-
 bool linear_fits(const Linear& linear, c10::ScalarType dtype) {
   if (!linear.weight.defined() || linear.weight.scalar_type() != dtype || linear.int8) return false;
-  if (has_magnitude(linear)) return false;
+  if (linear.nf4 || linear.lora_magnitude.defined()) return false;
   if (!linear.has_lora() || !linear.lora_enabled) return true;
   return linear.lora_dropout == 0 || !linear.lora_a.requires_grad() || !at::GradMode::is_enabled();
 }

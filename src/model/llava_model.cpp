@@ -46,6 +46,7 @@ class Model final : public LlavaModel {
   std::vector<std::string> add_lora(const LoraConfig& lora) override {
     return llava::add_lora(builder_.linears, lora);
   }
+  const std::vector<Linear*>& linears() override { return builder_.linears; }
   void merge_lora() override { llava::merge_lora(builder_.linears); }
   void set_lora_enabled(bool enabled) override { llava::set_lora_enabled(builder_.linears, enabled); }
   void set_frozen_compute(FrozenCompute compute) override;
@@ -248,6 +249,8 @@ std::vector<NamedParameter> Model::parameters() {
     if (!linear->has_lora()) continue;
     all.push_back({linear->name + ".lora_A.weight", linear->lora_a});
     all.push_back({linear->name + ".lora_B.weight", linear->lora_b});
+    if (linear->lora_magnitude.defined())
+      all.push_back({linear->name + ".lora_magnitude_vector", linear->lora_magnitude});
   }
   return all;
 }
@@ -257,7 +260,7 @@ void Model::set_frozen_compute(FrozenCompute compute) {
     fail(ErrorKind::kUsage, "frozen_compute int8 is for float32 on a CPU");
   for (Linear* linear : builder_.linears) {
     linear->int8.reset();
-    const bool frozen = linear->name.starts_with("language_model.") && !linear->weight.requires_grad();
+    const bool frozen = linear->name.starts_with("language_model.") && !linear->nf4 && !linear->weight.requires_grad();
     if (compute == FrozenCompute::kInt8 && frozen) linear->int8 = fused::quantise(linear->weight);
   }
 }

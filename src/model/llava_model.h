@@ -18,6 +18,7 @@
 namespace llava {
 
 class KvCache;
+struct Linear;
 class PromptFusion;
 
 /// A parameter under its canonical name (docs/formats.md): vision_tower.…, mm_projector.…,
@@ -84,7 +85,9 @@ class LlavaModel {
   /// Adds LoRA pairs (A kaiming-uniform as PEFT, B zero) to every Linear whose canonical name matches;
   /// returns their names.
   virtual std::vector<std::string> add_lora(const LoraConfig& lora) = 0;
-  /// W <- W + scale * B A for all LoRA pairs, which are removed.
+  /// All linear layers in a stable order: what adapters, packing and export work on.
+  virtual const std::vector<Linear*>& linears() = 0;
+  /// W <- W + scale * B A for all LoRA pairs, which are removed. Error{kUnsupported} for packed weights.
   virtual void merge_lora() = 0;
   /// Off: the base model alone answers, as if it had no pairs (the reference policy of a preference run);
   /// the pairs stay among parameters(). On is the start.

@@ -4,12 +4,23 @@
 
 #include "model/fused.h"
 #include "model/lora.h"
+#include "model/nf4_linear.h"
 
 namespace llava {
 
-at::Tensor Linear::operator()(const at::Tensor& x) const {
+at::Tensor Linear::dense_weight(c10::ScalarType dtype) const {
+  return nf4 ? dequantise_nf4(*nf4, dtype) : weight.to(dtype);
+}
+
+at::Tensor Linear::base(const at::Tensor& x) const {
+  if (int8) return fused::int8_linear(x, *int8, bias);
+  if (nf4) return nf4_linear(x, *nf4, bias, nf4_compute.value_or(x.scalar_type()));
   const auto like_x = [&](const at::Tensor& t) { return t.defined() ? t.to(x.scalar_type()) : t; };
-  const at::Tensor y = int8 ? fused::int8_linear(x, *int8, bias) : at::linear(x, like_x(weight), like_x(bias));
+  return at::linear(x, like_x(weight), like_x(bias));
+}
+
+at::Tensor Linear::operator()(const at::Tensor& x) const {
+  const at::Tensor y = base(x);
   return has_lora() && lora_enabled ? add_lora_output(*this, x, y) : y;
 }
 
@@ -21,7 +32,13 @@ at::Tensor Builder::tensor(const std::string& name, const std::vector<std::int64
 
 void Builder::linear(Linear& into, const std::string& name, std::int64_t in, std::int64_t out, bool bias) {
   into.name = name;
-  into.weight = tensor(name + ".weight", {out, in});
+  into.nf4 = reader_.read_packed(name + ".weight", {out, in});
+  if (into.nf4) {
+    into.nf4_compute = reader_.packed_compute();
+    parameters.push_back({name + ".weight", into.nf4->packed});
+  } else {
+    into.weight = tensor(name + ".weight", {out, in});
+  }
   if (bias) into.bias = tensor(name + ".bias", {out});
   linears.push_back(&into);
 }

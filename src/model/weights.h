@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/llava_model.h"
+#include "tensor/nf4.h"
 
 /// How modules get their weights: each constructor asks for tensors by canonical name and shape, once. Run
 /// with a WeightCollector the same constructors list what a config needs; run with a filled reader they
@@ -19,6 +20,13 @@ class WeightReader {
   virtual ~WeightReader() = default;
   /// The tensor of that canonical name; the reader answers for shape, dtype and device.
   virtual at::Tensor read(const std::string& name, const std::vector<std::int64_t>& shape) = 0;
+  /// The matrix of a linear layer in 4 bits, where the reader packs it; then it is not read() too.
+  virtual std::optional<Nf4Matrix> read_packed(const std::string& /*name*/,
+                                               const std::vector<std::int64_t>& /*shape*/) {
+    return std::nullopt;
+  }
+  /// The dtype of products with packed matrices; none: the input's.
+  virtual std::optional<c10::ScalarType> packed_compute() const { return std::nullopt; }
 };
 
 /// See fused::quantise.
@@ -30,17 +38,28 @@ struct Int8Matrix {
 /// A weight matrix with optional bias and optional LoRA pair; the only holder of matrices in the model.
 struct Linear {
   std::string name;           ///< canonical module name, without ".weight"
-  at::Tensor weight, bias;    ///< [out,in], [out] or undefined
+  at::Tensor weight, bias;    ///< [out,in] (undefined where `nf4` holds it), [out] or undefined
   at::Tensor lora_a, lora_b;  ///< [r,in], [out,r] or undefined
-  double lora_scale = 0.0;
+  at::Tensor lora_magnitude;  ///< [out], for DoRA; else undefined
+  double lora_scale = 0.0, lora_alpha = 0.0;
   double lora_dropout = 0.0;
   bool lora_enabled = true;  ///< off: the layer answers as if it had no pair
   std::optional<Int8Matrix>
       int8;  ///< used in place of `weight`, which it was made from (FrozenCompute::kInt8)
+  std::optional<Nf4Matrix> nf4;  ///< in place of `weight`: a frozen matrix in 4 bits
+  std::optional<c10::ScalarType> nf4_compute;  ///< dtype of its products; none: the input's
 
   bool has_lora() const { return lora_a.defined(); }
+  std::int64_t in_features() const { return nf4 ? nf4->shape[1] : weight.size(1); }
+  std::int64_t out_features() const { return nf4 ? nf4->shape[0] : weight.size(0); }
+  c10::ScalarType dtype() const { return nf4 ? nf4->dtype : weight.scalar_type(); }
+  c10::Device device() const { return nf4 ? nf4->packed.device() : weight.device(); }
+  /// The matrix itself, or what its 4 bits stand for, as `dtype`.
+  at::Tensor dense_weight(c10::ScalarType dtype) const;
   /// x [...,in] -> [...,out]: x W^T + b + scale * dropout(x) A^T B^T, in the type of x.
   at::Tensor operator()(const at::Tensor& x) const;
+  /// Without the pair.
+  at::Tensor base(const at::Tensor& x) const;
 };
 
 /// Collects the parameters and linears of a model while its modules are constructed. Modules must not move

@@ -11,6 +11,5 @@ std::filesystem::path write_run_report(const std::filesystem::path& run);
 
 /// Text as HTML shows it.
 std::string html_text(std::string_view text);
-std::string base64(std::string_view bytes);
 
 }  // namespace llava

@@ -31,7 +31,20 @@ void check_patterns_find(const std::vector<NamedParameter>& all, const std::vect
 /// A base model's own adapter names no targets: it is trained on if its sizes are the wanted ones.
 bool goes_on(const LoraSettings& current, const LoraSettings& wanted) {
   return current.target.empty() && current.r == wanted.r && current.lora_alpha == wanted.lora_alpha &&
-         current.use_rslora == wanted.use_rslora;
+         current.use_rslora == wanted.use_rslora && current.use_dora == wanted.use_dora;
+}
+
+/// Whether a parameter is of a module that `modules_to_save` names: by its whole canonical name or by
+/// components of it ("mm_projector", "lm_head", "layers.0.mlp"); llava-hf's name of the connector counts too.
+bool is_in_module(const std::string& parameter, std::string module) {
+  if (module == "multi_modal_projector") module = "mm_projector";
+  return ("." + parameter).find("." + module + ".") != std::string::npos;
+}
+
+void check_modules_find(const std::vector<NamedParameter>& all, const std::vector<std::string>& modules) {
+  for (const std::string& module : modules)
+    if (std::none_of(all.begin(), all.end(), [&](const auto& p) { return is_in_module(p.name, module); }))
+      fail(ErrorKind::kInput, "lora.modules_to_save: the model has no module \"{}\"", module);
 }
 
 }  // namespace
@@ -63,11 +76,19 @@ std::vector<NamedParameter> select_trained(LlavaModel& model, const StageConfig&
   std::vector<std::regex> patterns(stage.train.begin(), stage.train.end());
   const std::vector<NamedParameter> all = model.parameters();
   check_patterns_find(all, stage.train);
+  const std::vector<std::string> whole = stage.lora ? stage.lora->modules_to_save : std::vector<std::string>{};
+  check_modules_find(all, whole);
   for (NamedParameter p : all) {
     p.tensor.requires_grad_(false);
     const bool named = std::any_of(patterns.begin(), patterns.end(),
-                                   [&](const auto& r) { return std::regex_search(p.name, r); });
+                                   [&](const auto& r) { return std::regex_search(p.name, r); }) ||
+                       (!is_lora_name(p.name) && std::any_of(whole.begin(), whole.end(), [&](const auto& m) {
+                         return is_in_module(p.name, m);
+                       }));
     if (!named && !(stage.lora && is_lora_name(p.name))) continue;
+    if (!p.tensor.is_floating_point())
+      throw Error(ErrorKind::kInput, fmt::format("{} is packed in 4 bits and cannot train", p.name),
+                  "train it through `lora`, or name its module in quantization.skip_modules");
     make_writable(p.tensor);
     trained.push_back(std::move(p));
   }
@@ -91,6 +112,11 @@ std::optional<LoraSettings> apply_lora(LlavaModel& model, const std::optional<Lo
   config.dropout = wanted->dropout;
   config.target = lora_pattern(*wanted);
   config.use_rslora = wanted->use_rslora;
+  config.use_dora = wanted->use_dora;
+  config.init = wanted->init_lora_weights;
+  config.float32_pairs = wanted->autocast_adapter_dtype;
+  config.rank_pattern = wanted->rank_pattern;
+  config.alpha_pattern = wanted->alpha_pattern;
   config.seed = seed;
   model.add_lora(config);
   return wanted;

@@ -106,6 +106,7 @@ void Trainer::load_model_once() {
   load.device = options_.device;
   load.dtype = dtype_from_string(config_.stages.front().dtype);
   if (new_connector) load.new_connector_seed = config_.seed;
+  load.quantization = config_.quantization;
   load.merge_adapters =
       checkpoint_.layout != Layout::kNano;  // a folder of parts gets its adapter written back
   model_ = load_model(checkpoint_, load);
@@ -117,7 +118,11 @@ void Trainer::load_model_once() {
     if (new_connector) match_embedding_scale(*model_);
     if (has_pairs) {
       const AdapterFiles& adapter = checkpoint_.adapters.back();
-      state_.lora = LoraSettings{adapter.r, adapter.lora_alpha, 0.0, "", "", adapter.use_rslora};
+      state_.lora = LoraSettings{.r = adapter.r,
+                                 .lora_alpha = adapter.lora_alpha,
+                                 .target = "",
+                                 .use_rslora = adapter.use_rslora,
+                                 .use_dora = adapter.use_dora};
     }
     return;
   }

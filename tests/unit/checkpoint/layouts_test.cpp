@@ -249,8 +249,7 @@ TEST(OriginalLayout, ALoraFolderTakesAdapterAndNonLoraWeights) {
 TEST(Adapter, UnsupportedKindsAreNamed) {
   const fs::path base = test::write_model("adapter-base", test::text_config(), {});
   const std::pair<const char*, Json> changes[] = {{"peft_type", "IA3"},
-                                                  {"use_dora", true},
-                                                  {"rank_pattern", {{"q_proj", 4}}},
+                                                  {"use_qalora", true},
                                                   {"bias", "all"},
                                                   {"fan_in_fan_out", true}};
   for (const auto& [key, value] : changes) {
@@ -261,6 +260,25 @@ TEST(Adapter, UnsupportedKindsAreNamed) {
     test::write_zeros(folder / "adapter_model.safetensors", {"x.lora_A.weight"});
     expect_error(ErrorKind::kUnsupported, key, [&] { read_checkpoint(folder, base); });
   }
+}
+
+TEST(Adapter, PatternsKeepTheOrderOfTheFile) {
+  const fs::path base = test::write_model("adapter-base", test::text_config(), {});
+  const fs::path folder = test::scratch_dir("adapter");
+  OrderedJson config = OrderedJson::parse(adapter_config().dump());
+  config["use_dora"] = true;
+  config["rank_pattern"] = OrderedJson::parse(R"({"up_proj": 4, "layers.1.mlp.up_proj": 2})");
+  config["alpha_pattern"] = {{"q_proj", 1.5}};
+  test::write_text(folder / "adapter_config.json", config.dump());
+  test::write_zeros(folder / "adapter_model.safetensors", {"x.lora_A.weight"});
+  const AdapterFiles adapter = read_checkpoint(folder, base).adapters.at(0);
+  EXPECT_TRUE(adapter.use_dora);
+  ASSERT_EQ(adapter.rank_pattern.size(), 2U);
+  EXPECT_EQ(adapter.rank_pattern[0].first, "up_proj");
+  EXPECT_EQ(adapter.alpha_pattern.at(0).second, 1.5);
+  config["rank_pattern"] = {{"up_proj", "many"}};
+  test::write_text(folder / "adapter_config.json", config.dump());
+  expect_error(ErrorKind::kFormat, "rank_pattern", [&] { read_checkpoint(folder, base); });
 }
 
 TEST(Adapter, MissingWeightsAndAbsurdRanksAreErrors) {

@@ -1,5 +1,7 @@
 #include "http/data_uri.h"
 
+#include "base/base64.h"
+
 #include <gtest/gtest.h>
 
 #include "base/error.h"

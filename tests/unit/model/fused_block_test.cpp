@@ -116,6 +116,7 @@ TEST(FusedBlock, Bfloat16IsAsNearToFloat32AsThePlainChainWithBothKindsOfProducts
     fused::set_native_bfloat16(products);
     const Tensors fast = step(*narrow, ragged_batch(), true), plain = step(*narrow, ragged_batch(), false);
     for (const auto& [name, tensor] : wanted) {
+      if (name.ends_with("k_proj.bias")) continue;  // its exact gradient is zero: both hold rounding only
       const double scale = tensor.norm().item<double>();
       const double off = (fast.at(name).to(at::kFloat) - tensor).norm().item<double>();
       const double plain_off = (plain.at(name).to(at::kFloat) - tensor).norm().item<double>();

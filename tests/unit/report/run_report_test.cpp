@@ -18,17 +18,6 @@ TEST(HtmlText, EscapesWhatEndsTextOrAttributes) {
   EXPECT_EQ(html_text("a<b> & \"c\""), "a&lt;b&gt; &amp; &quot;c&quot;");
 }
 
-TEST(Base64, EqualsRfc4648) {
-  const std::pair<const char*, const char*> cases[] = {{"", ""},
-                                                       {"f", "Zg=="},
-                                                       {"fo", "Zm8="},
-                                                       {"foo", "Zm9v"},
-                                                       {"foob", "Zm9vYg=="},
-                                                       {"fooba", "Zm9vYmE="},
-                                                       {"foobar", "Zm9vYmFy"}};
-  for (const auto& [text, expected] : cases) EXPECT_EQ(base64(text), expected);
-}
-
 TEST(ReadRun, SortsLinesIntoColumnsAndLeavesTornOnesOut) {
   const fs::path run = test::scratch_dir("columns");
   std::ofstream(run / "metrics.jsonl")

@@ -195,7 +195,7 @@ TEST(Validation, StopsEarlyKeepsTheBestAndEndsWithItsWeights) {
   config.save_total_limit = 1;
   StageConfig& stage = config.stages[0];
   stage.max_steps = 40;
-  stage.lr = {{"", 0.3}};  // far too high: it gets worse
+  stage.lr = {{"", 30.0}};  // far too high: it gets worse
   stage.schedule = {ScheduleKind::kConstant, 0.0, 0.0};
   stage.validation =
       ValidationConfig{.data = stage.data, .every_steps = 2, .patience = 3, .load_best_model_at_end = true};
