@@ -34,7 +34,7 @@ double images_per_second(const std::vector<std::string>& files, const ImagePolic
     workers.emplace_back([&] {
       while (seconds_since(start) < seconds) {
         const auto i = static_cast<std::size_t>(taken++) % files.size();
-        prepare_image(files[i], policy, model);
+        prepare_image(std::filesystem::path(files[i]), policy, model);
         ++done;
       }
     });
@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
   std::FILE* out = dump.empty() ? nullptr : std::fopen(dump.c_str(), "wb");
   std::uint64_t hash = 0;
   for (const std::string& file : files) {
-    const PreparedMedia media = prepare_image(file, policy, recipe.model);
+    const PreparedMedia media = prepare_image(std::filesystem::path(file), policy, recipe.model);
     hash = hash_bytes(std::as_bytes(std::span(media.pixels)), hash);
     if (out != nullptr) std::fwrite(media.pixels.data(), sizeof(float), media.pixels.size(), out);
   }

@@ -79,10 +79,25 @@ PY
   export Torch_DIR=$config
 }
 
+# Parquet: $LLAVA_PARQUET=1 reads it through the libarrow inside the pyarrow package, downloaded when $LLAVA_PYARROW is not set.
+parquet_arguments=()
+find_parquet() {
+  [ "${LLAVA_PARQUET:-0}" = 1 ] || return 0
+  local folder=${LLAVA_PYARROW:-$deps/pyarrow/pyarrow}
+  if [ ! -f "$folder/include/parquet/arrow/reader.h" ]; then
+    [ -z "${LLAVA_PYARROW:-}" ] || die "LLAVA_PYARROW=$folder is no pyarrow package"
+    fetch_wheel pyarrow==26.0.1 "48 MB, unpacked 160 MB" "$deps/pyarrow" 'pyarrow/include/*' 'pyarrow/libarrow.so.*' 'pyarrow/libparquet.so.*' ||
+      die "cannot download pyarrow"
+  fi
+  parquet_arguments=(-DLLAVA_PARQUET=ON "-DLLAVA_PYARROW=$folder")
+}
+
 # build_llava [CMAKE ARGUMENT…]: configures (once) and builds into $build.
 build_llava() {
   ensure_packages "${build_packages[@]}"
   find_torch
+  find_parquet
+  set -- "${parquet_arguments[@]}" "$@"
   local generator=(-G Ninja)
   if [ ! -f "$build/build.ninja" ] || ! grep -q "^Torch_DIR:[A-Z]*=$Torch_DIR\$" "$build/CMakeCache.txt" 2> /dev/null; then
     say "configuring with LibTorch at $Torch_DIR"

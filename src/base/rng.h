@@ -21,6 +21,8 @@ class Rng {
     __extension__ using Wide = unsigned __int128;
     return static_cast<std::uint64_t>((static_cast<Wide>(next()) * n) >> 64);
   }
+  /// As `count` calls of next().
+  void skip(std::uint64_t count) { state_ += count * 0x9E3779B97F4A7C15ULL; }
   std::uint64_t state() const { return state_; }
   void set_state(std::uint64_t state) { state_ = state; }
 

@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,7 +24,8 @@ namespace {
 struct TrainArguments {
   std::string config, resume, device = "cpu", dtype, report;
   std::vector<std::string> assignments;
-  bool dry_run = false, plan = false, json = false;
+  bool dry_run = false, plan = false, json = false, decode_images = false;
+  std::size_t listed = 10;
   int threads = 0;
 };
 
@@ -53,6 +55,30 @@ std::string plan_text(const StagePlan& p) {
       format_bytes(static_cast<double>(p.predicted_bytes)));
 }
 
+/// Prints what is wrong with the data of each stage; true if more of any stage than the run would bear.
+bool check_data(Trainer& trainer, const TrainConfig& config, const TrainArguments& arguments) {
+  ValidateOptions options;
+  options.threads = config.loader_threads;
+  options.listed = arguments.listed;
+  options.decode_images = arguments.decode_images;
+  options.stop = &stop_flag();
+  bool too_many = false;
+  const std::vector<DataReport> reports = trainer.check_data(options);
+  for (std::size_t i = 0; i < reports.size(); ++i) {
+    const DataReport& report = reports[i];
+    if (arguments.json) {
+      OrderedJson line = {{"stage", config.stages[i].name}};
+      line.update(report.to_json());
+      write_json_line(line);
+    } else {
+      write_out(fmt::format("stage {}: {}", config.stages[i].name, report.to_text()));
+    }
+    too_many |= static_cast<double>(report.defective()) >
+                std::max(10.0, config.max_bad_fraction * static_cast<double>(report.samples));
+  }
+  return too_many;
+}
+
 int run_train(const TrainArguments& arguments) {
   if (!arguments.report.empty()) {
     write_out(fmt::format("{}\n", write_run_report(arguments.report).string()));
@@ -74,10 +100,18 @@ int run_train(const TrainArguments& arguments) {
   for (const StageConfig& stage : config.stages)
     if (stage.grpo && !stage.grpo->judge_model.empty())
       options.judge = make_answer_judge(stage.grpo->judge_model, options.device);
+  const TrainConfig known = config;
   Trainer trainer(std::move(config), std::move(options));
   if (!arguments.plan && !arguments.dry_run) {
     trainer.run();
     return 0;
+  }
+  const bool bad_data = arguments.dry_run && check_data(trainer, known, arguments);
+  if (bad_data) {
+    throw Error(ErrorKind::kInput,
+                fmt::format("more samples cannot be used than max_bad_fraction ({:.1f} %) allows",
+                            100 * known.max_bad_fraction),
+                "repair what is listed above, or raise max_bad_fraction");
   }
   for (const StagePlan& plan : trainer.plan()) {
     if (arguments.json) {
@@ -101,7 +135,13 @@ std::function<int()> setup_train(CLI::App& app) {
       ->allow_extra_args(false);
   app.add_option("--resume", arguments->resume,
                  "auto (the newest sound checkpoint of the output), or a checkpoint folder");
-  app.add_flag("--dry-run", arguments->dry_run, "load everything, build the first batches, train nothing");
+  app.add_flag("--dry-run", arguments->dry_run,
+               "check every sample and list the unusable ones by id, load everything, build the first "
+               "batches, train nothing");
+  app.add_flag("--decode-images", arguments->decode_images,
+               "--dry-run: decode every image, instead of looking at its header");
+  app.add_option("--list", arguments->listed, "--dry-run: samples listed of each defect")
+      ->capture_default_str();
   app.add_flag("--plan", arguments->plan,
                "print steps, trained parameters, tokens and memory, train nothing");
   app.add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N")->capture_default_str();

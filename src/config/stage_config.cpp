@@ -4,6 +4,7 @@
 #include <regex>
 
 #include "base/files.h"
+#include "base/path_pattern.h"
 #include "base/yaml.h"
 
 namespace llava {
@@ -116,6 +117,13 @@ TrainConfig train_config_from_json(const OrderedJson& json) {
   require(config.max_bad_fraction >= 0 && config.max_bad_fraction <= 1, "max_bad_fraction",
           "must be in [0, 1]");
   if (config.quantization) check_quantization(*config.quantization, "quantization");
+  const MediaLimitsConfig& media = config.media;
+  require(media.num_frames >= 0 && media.num_frames <= 1 << 16, "media.num_frames",
+          "must be in [0, 65536]");
+  require(
+      media.max_file_bytes > 0 && media.max_pixels > 0 && media.max_side > 0 && media.max_video_frames > 0,
+      "media", "limits must be above 0");
+  require(media.max_video_seconds >= 0, "media.max_video_seconds", "must not be negative");
   require(!config.stages.empty(), "stages", "at least one stage is needed");
   for (std::size_t i = 0; i < config.stages.size(); ++i)
     check_stage(config.stages[i], "stages." + std::to_string(i));
@@ -139,9 +147,9 @@ TrainConfig read_train_config(const std::string& path, const std::vector<std::st
       const std::filesystem::path here = std::filesystem::path(path).parent_path();
       const auto resolve = [&](const std::string& name) {
         // A path that exists from where the command runs wins; else it is meant from the config's folder.
-        const bool from_here = std::filesystem::path(name).is_relative() && !std::filesystem::exists(name);
-        return from_here && std::filesystem::exists(here / name) ? (here / name).lexically_normal().string()
-                                                                 : name;
+        const bool from_here = std::filesystem::path(name).is_relative() && !path_exists(name);
+        return from_here && path_exists((here / name).string()) ? (here / name).lexically_normal().string()
+                                                                : name;
       };
       source.path = resolve(source.path);
       if (!source.image_root.empty()) source.image_root = resolve(source.image_root);

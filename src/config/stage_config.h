@@ -8,6 +8,7 @@
 #include "config/frozen_compute.h"
 #include "config/gradient_checkpointing.h"
 #include "config/lora_settings.h"
+#include "config/media_limits_config.h"
 #include "config/optim_config.h"
 #include "config/preference_config.h"
 #include "config/quantization.h"
@@ -21,7 +22,7 @@ enum class LossNormalisation {
   kToken,
   kMicroBatch
 };  ///< mean over the step's labelled tokens | mean of micro-batch means
-enum class SamplerKind { kRandom, kLength, kModality, kSequential };
+enum class SamplerKind { kRandom, kLength, kModality, kSequential, kLlavaLength, kLlavaModality };
 enum class TurnMode {
   kConversation,
   kIndependent
@@ -38,10 +39,13 @@ struct EnumTable<LossNormalisation> {
 };
 template <>
 struct EnumTable<SamplerKind> {
-  static constexpr std::pair<const char*, SamplerKind> names[] = {{"random", SamplerKind::kRandom},
-                                                                  {"length", SamplerKind::kLength},
-                                                                  {"modality", SamplerKind::kModality},
-                                                                  {"sequential", SamplerKind::kSequential}};
+  static constexpr std::pair<const char*, SamplerKind> names[] = {
+      {"random", SamplerKind::kRandom},
+      {"length", SamplerKind::kLength},
+      {"modality", SamplerKind::kModality},
+      {"sequential", SamplerKind::kSequential},
+      {"llava_length", SamplerKind::kLlavaLength},
+      {"llava_modality", SamplerKind::kLlavaModality}};
 };
 template <>
 struct EnumTable<TurnMode> {
@@ -71,7 +75,7 @@ struct EnumTable<TokenisationMode> {
 };
 
 struct DataSourceConfig {
-  std::string path;        ///< LLaVA JSON or JSONL
+  std::string path;  ///< LLaVA JSON or JSONL, WebDataset .tar, .parquet; or a pattern: shard-{000..099}.tar
   std::string image_root;  ///< put before relative image names; default: the file's folder
   double weight = 1.0;  ///< passes over this source in one epoch: 0.5 a random half, 2 every record twice
   std::int64_t limit = 0;  ///< only the first N records; 0: all
@@ -131,6 +135,7 @@ struct TrainConfig {
   double max_bad_fraction =
       0.01;  ///< of the samples seen (at least 10) may be unusable before the run stops
   std::int64_t feature_cache_bytes = std::int64_t{8} << 30;  ///< a cache that would be larger is not made
+  MediaLimitsConfig media;
   std::vector<StageConfig> stages;
 };
 
@@ -161,8 +166,8 @@ void visit_fields(V& v, TrainConfig& c) {
   v("model", c.model), v("output", c.output), v("seed", c.seed), v("quantization", c.quantization);
   v("save_steps", c.save_steps), v("async_save", c.async_save), v("tensorboard", c.tensorboard);
   v("save_total_limit", c.save_total_limit), v("loader_threads", c.loader_threads);
-  v("max_bad_fraction", c.max_bad_fraction), v("feature_cache_bytes", c.feature_cache_bytes),
-      v("stages", c.stages);
+  v("max_bad_fraction", c.max_bad_fraction), v("feature_cache_bytes", c.feature_cache_bytes);
+  v("media", c.media), v("stages", c.stages);
 }
 
 /// The config of a parsed file. Error{kInput} names the key: unknown (with the nearest known one), wrong

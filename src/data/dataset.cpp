@@ -4,6 +4,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/path_pattern.h"
+#include "data/open_source.h"
 
 namespace llava {
 
@@ -11,46 +13,15 @@ namespace {
 
 constexpr const char* kImageMark = "<image>";
 
-std::int64_t words_of(const std::string& text) {
-  std::int64_t words = 0;
-  bool in_word = false;
-  for (const char c : text) {
-    const bool space = c == ' ' || (c >= '\t' && c <= '\r');
-    words += !space && !in_word;
-    in_word = !space;
-  }
-  return words;
-}
-
-std::int32_t count_words(const Json& record) {
-  std::int64_t words = 0;
-  for (const char* key : {"prompt", "question", "chosen", "rejected", "completion"})
-    if (const auto text = record.find(key); text != record.end() && text->is_string())
-      words += words_of(text->get_ref<const std::string&>());
-  const auto turns = record.find("conversations");
-  if (turns != record.end() && turns->is_array())
-    for (const Json& turn : *turns)
-      if (turn.is_object() && turn.contains("value") && turn["value"].is_string())
-        words += words_of(turn["value"].get_ref<const std::string&>());
-  return static_cast<std::int32_t>(std::min<std::int64_t>(words, INT32_MAX));
-}
-
-bool names_media(const Json& record) {
-  for (const char* key : {"image", "images", "video"})
-    if (record.contains(key) && !record[key].is_null() && record[key] != "") return true;
-  return false;
-}
-
-std::vector<std::filesystem::path> read_images(const Json& record, const std::filesystem::path& root) {
-  if (record.contains("video") && !record["video"].is_null())
-    fail(ErrorKind::kUnsupported, "videos cannot be trained on yet");
-  std::vector<std::filesystem::path> images;
+/// Names under any of these keys: one, a list, or none.
+std::vector<std::string> read_names(const Json& record, std::initializer_list<const char*> keys) {
+  std::vector<std::string> names;
   const auto add = [&](const Json& name) {
     if (!name.is_string())
-      fail(ErrorKind::kInput, "an image must be a file name, not {}", name.dump().substr(0, 60));
-    images.push_back(root / name.get<std::string>());  // an absolute name replaces the root
+      fail(ErrorKind::kInput, "an image or video must be a file name, not {}", name.dump().substr(0, 60));
+    names.push_back(name.get<std::string>());
   };
-  for (const char* key : {"image", "images"}) {
+  for (const char* key : keys) {
     if (!record.contains(key) || record[key].is_null() || record[key] == "") continue;
     if (record[key].is_array()) {
       for (const Json& name : record[key]) add(name);
@@ -58,7 +29,7 @@ std::vector<std::filesystem::path> read_images(const Json& record, const std::fi
       add(record[key]);
     }
   }
-  return images;
+  return names;
 }
 
 std::string role_of(const Json& turn) {
@@ -93,13 +64,38 @@ Json repeat_questions(const Json& turns) {
 
 }  // namespace
 
+std::string MediaRef::describe() const {
+  return name.empty() ? path.string() : fmt::format("{}: {}", path.string(), name);
+}
+
+std::vector<std::filesystem::path> file_paths(const std::vector<MediaRef>& images) {
+  std::vector<std::filesystem::path> paths;
+  for (const MediaRef& image : images) {
+    if (image.bytes || image.size > 0)
+      fail(ErrorKind::kUnsupported, "{}: only images in files of their own can be used here",
+           image.describe());
+    paths.push_back(image.path);
+  }
+  return paths;
+}
+
 Sample sample_from_record(const Json& record, const std::filesystem::path& image_root, TurnMode turns) {
+  return sample_from_record(RawRecord{record, {}}, image_root, turns);
+}
+
+Sample sample_from_record(const RawRecord& raw, const std::filesystem::path& image_root, TurnMode turns) {
+  const Json& record = raw.json;
   Sample sample;
   if (record.contains("id"))
     sample.id = record["id"].is_string() ? record["id"].get<std::string>() : record["id"].dump();
   if (!record.contains("conversations") || !record["conversations"].is_array())
     fail(ErrorKind::kInput, "\"conversations\" is missing or not a list");
-  sample.images = read_images(record, image_root);
+  sample.images = raw.images;
+  if (raw.images.empty())
+    for (const std::string& name : read_names(record, {"image", "images"}))
+      sample.images.emplace_back(image_root / name);  // an absolute name replaces the root
+  for (const std::string& name : read_names(record, {"video", "videos"}))
+    sample.videos.push_back(image_root / name);
   if (turns == TurnMode::kIndependent) {
     Json changed = record;
     changed["conversations"] = repeat_questions(record["conversations"]);
@@ -110,49 +106,72 @@ Sample sample_from_record(const Json& record, const std::filesystem::path& image
   if (sample.conversation.num_images() != sample.images.size())
     fail(ErrorKind::kInput, "{} images but {} <image> marks in the text", sample.images.size(),
          sample.conversation.num_images());
+  const std::size_t num_videos = sample.conversation.num_media() - sample.conversation.num_images();
+  if (num_videos != sample.videos.size())
+    fail(ErrorKind::kInput, "{} videos but {} <video> marks in the text", sample.videos.size(), num_videos);
   return sample;
 }
 
-Dataset::Dataset(std::vector<DataSourceConfig> sources) : sources_(std::move(sources)) {
+Dataset::Dataset(std::vector<DataSourceConfig> sources, const std::filesystem::path& index_folder)
+    : sources_(std::move(sources)) {
   std::erase_if(sources_, [](const DataSourceConfig& source) {
-    const bool absent = source.optional && !std::filesystem::exists(source.path);
+    const bool absent = source.optional && !path_exists(source.path);
     if (absent) log_info("data", "{} is not here and is optional: left out", source.path);
     return absent;
   });
-  for (std::size_t s = 0; s < sources_.size(); ++s) {
-    DataSourceConfig& source = sources_[s];
-    files_.push_back(std::make_unique<RecordFile>(source.path));
+  std::size_t total = 0;
+  for (DataSourceConfig& source : sources_) {
+    files_.push_back(open_source(source.path, index_folder));
     if (source.image_root.empty())
       source.image_root = std::filesystem::path(source.path).parent_path().string();
-    const std::size_t count =
-        source.limit > 0 ? std::min<std::size_t>(files_[s]->size(), static_cast<std::size_t>(source.limit))
-                         : files_[s]->size();
-    for (std::size_t r = 0; r < count; ++r) {
-      SampleInfo info{static_cast<std::uint32_t>(s), static_cast<std::uint32_t>(r), 0, false};
-      if (const auto record = try_outcome([&] { return files_[s]->record(r); }); record.ok()) {
-        info.length = count_words(record.value());
-        info.has_media = names_media(record.value());
-      }
-      infos_.push_back(info);
-    }
+    const std::size_t count = files_.back()->size();
+    total += source.limit > 0 ? std::min(count, static_cast<std::size_t>(source.limit)) : count;
+    ends_.push_back(total);
   }
-  if (infos_.empty())
+  if (total == 0)
     fail(ErrorKind::kInput, "{}: no records", sources_.empty() ? "data" : sources_.front().path);
+  if (total > UINT32_MAX)
+    fail(ErrorKind::kUnsupported, "{} records; at most {} can be in one stage", total, UINT32_MAX);
+}
+
+std::pair<std::size_t, std::size_t> Dataset::source_range(std::size_t source) const {
+  return {source == 0 ? 0 : ends_.at(source - 1), ends_.at(source)};
+}
+
+std::pair<std::size_t, std::size_t> Dataset::locate(std::size_t index) const {
+  LLAVA_ASSERT(index < size(), "sample out of range");
+  const auto source =
+      static_cast<std::size_t>(std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin());
+  return {source, index - source_range(source).first};
+}
+
+SampleInfo Dataset::info(std::size_t index) const {
+  const auto [source, record] = locate(index);
+  const RecordFacts facts = files_[source]->facts(record);
+  return {static_cast<std::uint32_t>(source), static_cast<std::uint32_t>(record), facts.words,
+          facts.has_media};
+}
+
+RawRecord Dataset::load_raw(std::size_t index) const {
+  const auto [source, number] = locate(index);
+  return files_[source]->load(number);
 }
 
 Sample Dataset::load(std::size_t index, TurnMode turns, RecordKind kind) const {
-  const SampleInfo& info = infos_.at(index);
-  const Json record = files_[info.source]->record(info.record);
-  const std::filesystem::path root = sources_[info.source].image_root;
+  const std::size_t source = locate(index).first;
+  const RawRecord record = load_raw(index);
+  const std::filesystem::path root = sources_[source].image_root;
   return with_context(describe(index), [&] {
-    return kind == RecordKind::kInstruction ? sample_from_record(record, root, turns)
-                                            : preference_from_record(record, root, kind);
+    if (kind == RecordKind::kInstruction) return sample_from_record(record, root, turns);
+    Sample sample = preference_from_record(record.json, root, kind);
+    if (!record.images.empty()) sample.images = record.images;
+    return sample;
   });
 }
 
 std::string Dataset::describe(std::size_t index) const {
-  const SampleInfo& info = infos_.at(index);
-  return files_[info.source]->describe(info.record);
+  const auto [source, record] = locate(index);
+  return files_[source]->describe(record);
 }
 
 }  // namespace llava

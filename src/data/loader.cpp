@@ -40,13 +40,15 @@ LoadedStep Loader::next() {
 void Loader::open_next_step() {
   if (next_to_open_ >= options_.end_step || open_.size() > options_.steps_ahead) return;
   const std::vector<std::size_t> indices = order_.step_samples(next_to_open_);
+  const std::vector<std::size_t> places = order_.rank_places(indices.size(), options_.rank);
   StepState state;
   state.step.step = next_to_open_;
-  state.step.samples.resize(indices.size());
-  state.bad.resize(indices.size());
-  state.missing = indices.size();
+  state.step.samples.resize(places.size());
+  state.bad.resize(places.size());
+  state.missing = places.size();
   open_.push_back(std::move(state));
-  for (std::size_t i = 0; i < indices.size(); ++i) jobs_.push_back({next_to_open_, i, indices[i]});
+  for (std::size_t i = 0; i < places.size(); ++i)
+    jobs_.push_back({next_to_open_, i, indices[places[i]], places[i]});
   ++next_to_open_;
   work_ready_.notify_all();
 }
@@ -88,7 +90,7 @@ void Loader::work() {
 
 PreparedSample Loader::prepare_or_replace(const Job& job, std::vector<BadSample>& bad) const {
   std::size_t index = job.index;
-  Rng rng(options_.seed ^ (static_cast<std::uint64_t>(job.step) << 24) ^ job.slot ^ 0xBAD5A3B1EULL);
+  Rng rng(options_.seed ^ (static_cast<std::uint64_t>(job.step) << 24) ^ job.place ^ 0xBAD5A3B1EULL);
   for (int attempt = 0;; ++attempt) {
     try {
       PreparedSample sample = prepare_(index);

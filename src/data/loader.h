@@ -37,7 +37,7 @@ struct BadSample {
   std::string reason;
 };
 
-/// All samples of a step, in the order's order.
+/// The samples of a step that this process takes, in the order's order.
 struct LoadedStep {
   std::int64_t step = 0;
   std::vector<PreparedSample> samples;
@@ -57,6 +57,7 @@ class Loader {
     std::size_t steps_ahead = 2;  ///< bound of the queue
     std::uint64_t seed = 0;
     std::size_t dataset_size = 0;
+    std::int64_t rank = 0;  ///< which part of each step is prepared here (SampleOrder::rank_places)
   };
   static constexpr int kMaxReplacements = 32;
 
@@ -74,6 +75,8 @@ class Loader {
   struct Job {
     std::int64_t step = 0;
     std::size_t slot = 0, index = 0;
+    std::size_t place =
+        0;  ///< of the sample in the whole step: bad ones are replaced alike on any number of ranks
   };
   struct StepState {
     LoadedStep step;

@@ -7,6 +7,7 @@
 #include "config/image_policy.h"
 #include "config/model_config.h"
 #include "data/loader.h"
+#include "data/prepare_film.h"
 
 namespace llava {
 
@@ -27,16 +28,29 @@ struct SamplePreparer {
   ModelConfig model;
   ImagePolicy policy;
   PromptOptions prompt;
+  FilmOptions film;
   /// Looks an image up in the feature cache; empty function: no cache.
-  std::function<std::optional<CachedImage>(const std::filesystem::path&)> find_cached;
+  std::function<std::optional<CachedImage>(const MediaRef&)> find_cached;
 
   /// Error{kInput|kFormat|…} naming record and file: unreadable image, counts that differ, no label left
   /// after truncation.
   PreparedSample operator()(std::size_t index) const;
+
+  /// Takes over what a run allows of media.
+  void set_limits(const MediaLimitsConfig& limits);
+
+ private:
+  std::vector<PreparedMedia> prepare_media(Sample& sample) const;
 };
 
-/// An image file through the policy: its plan and pixels.
-PreparedMedia prepare_image(const std::filesystem::path& path, const ImagePolicy& policy,
-                            const ModelConfig& model, std::size_t num_images = 1);
+/// The encoded bytes of an image, wherever they lie.
+std::string read_media(const MediaRef& image, const ImageLimits& limits);
+
+/// Its size from its header: only the file's first part is read where that is enough.
+ImageSize probe_media(const MediaRef& image, const ImageLimits& limits, bool apply_exif_orientation);
+
+/// An image through the policy: its plan and pixels.
+PreparedMedia prepare_image(const MediaRef& source, const ImagePolicy& policy, const ModelConfig& model,
+                            std::size_t num_images = 1);
 
 }  // namespace llava

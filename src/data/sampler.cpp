@@ -6,76 +6,85 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "data/llava_sampler.h"
 
 namespace llava {
 
 namespace {
 
 constexpr std::size_t kMegaBatchSteps = 32;
+constexpr std::int32_t kImageWords = 128;  // what LLaVA's group_by_length counts for an image
 
-using Indices = std::vector<std::size_t>;
+using Indices = SampleOrder::Indices;
 
-void shuffle(Indices& items, Rng& rng) {
-  for (std::size_t i = items.size(); i > 1; --i) std::swap(items[i - 1], items[rng.below(i)]);
+void shuffle(Indices& items, Rng& rng, std::size_t first = 0) {
+  for (std::size_t i = items.size(); i > first + 1; --i)
+    std::swap(items[i - 1], items[first + rng.below(i - first)]);
 }
 
-/// Sorts stretches of kMegaBatchSteps steps by length, longest first; equal lengths keep their (shuffled)
+/// Sorts [first, last) in stretches of `mega` by length, longest first; equal lengths keep their (shuffled)
 /// order.
-void sort_within_mega_batches(Indices& items, const std::vector<SampleInfo>& infos, std::size_t per_step) {
-  const std::size_t mega = kMegaBatchSteps * per_step;
-  for (std::size_t begin = 0; begin < items.size(); begin += mega) {
-    const auto first = items.begin() + static_cast<std::ptrdiff_t>(begin);
-    const auto last = items.begin() + static_cast<std::ptrdiff_t>(std::min(items.size(), begin + mega));
-    std::stable_sort(first, last,
-                     [&](std::size_t a, std::size_t b) { return infos[a].length > infos[b].length; });
+void sort_within(Indices& items, std::size_t first, std::size_t last, const Dataset& data,
+                 std::size_t mega) {
+  std::vector<std::pair<std::int32_t, std::uint32_t>> stretch;
+  for (std::size_t begin = first; begin < last; begin += mega) {
+    const std::size_t end = std::min(last, begin + mega);
+    stretch.clear();
+    for (std::size_t i = begin; i < end; ++i) stretch.emplace_back(data.info(items[i]).length, items[i]);
+    std::stable_sort(stretch.begin(), stretch.end(),
+                     [](const auto& a, const auto& b) { return a.first > b.first; });
+    for (std::size_t i = begin; i < end; ++i) items[i] = stretch[i - begin].second;
   }
 }
 
-/// Moves whole steps out of `items` into `steps`; the short rest stays.
-void cut_steps(Indices& items, std::size_t per_step, std::vector<Indices>& steps) {
-  std::size_t begin = 0;
-  for (; begin + per_step <= items.size(); begin += per_step)
-    steps.emplace_back(items.begin() + static_cast<std::ptrdiff_t>(begin),
-                       items.begin() + static_cast<std::ptrdiff_t>(begin + per_step));
-  items.erase(items.begin(), items.begin() + static_cast<std::ptrdiff_t>(begin));
-}
-
-Indices shuffle_steps(std::vector<Indices> steps, const Indices& rest, Rng& rng) {
-  Indices order(steps.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  shuffle(order, rng);
+Indices group_by_length(Indices items, const Dataset& data, std::size_t per_step, bool by_modality,
+                        Rng& rng) {
+  const auto text = by_modality ? std::stable_partition(items.begin(), items.end(),
+                                                        [&](auto i) { return data.info(i).has_media; })
+                                : items.end();
+  const auto media_end = static_cast<std::size_t>(text - items.begin());
+  Indices steps, rest;  // first places of whole steps; places of what is left
+  for (const auto& [first, last] :
+       {std::pair(std::size_t{0}, media_end), std::pair(media_end, items.size())}) {
+    sort_within(items, first, last, data, kMegaBatchSteps * per_step);
+    std::size_t place = first;
+    for (; place + per_step <= last; place += per_step) steps.push_back(static_cast<std::uint32_t>(place));
+    rest.insert(rest.end(), items.begin() + static_cast<std::ptrdiff_t>(place),
+                items.begin() + static_cast<std::ptrdiff_t>(last));
+  }
+  shuffle(steps, rng);
   Indices out;
-  for (const std::size_t s : order) out.insert(out.end(), steps[s].begin(), steps[s].end());
+  out.reserve(items.size());
+  for (const std::uint32_t place : steps)
+    out.insert(out.end(), items.begin() + place,
+               items.begin() + place + static_cast<std::ptrdiff_t>(per_step));
   out.insert(out.end(), rest.begin(), rest.end());
   return out;
 }
 
-Indices group_by_length(Indices items, const std::vector<SampleInfo>& infos, std::size_t per_step,
-                        bool by_modality, Rng& rng) {
-  std::vector<Indices> groups(by_modality ? 2 : 1);
-  for (const std::size_t i : items) groups[by_modality && !infos[i].has_media].push_back(i);
-  std::vector<Indices> steps;
-  Indices rest;
-  for (Indices& group : groups) {
-    sort_within_mega_batches(group, infos, per_step);
-    cut_steps(group, per_step, steps);
-    rest.insert(rest.end(), group.begin(), group.end());
-  }
-  return shuffle_steps(std::move(steps), rest, rng);
-}
-
 }  // namespace
 
-SampleOrder::SampleOrder(const Dataset& dataset, SamplerKind kind, std::int64_t samples_per_step,
-                         std::uint64_t seed)
-    : dataset_(dataset), kind_(kind), samples_per_step_(samples_per_step), seed_(seed) {
-  LLAVA_ASSERT(samples_per_step > 0, "a step needs samples");
-  samples_per_epoch_ = static_cast<std::int64_t>(draw_mixture(0).size());
+SampleOrder::SampleOrder(const Dataset& dataset, const OrderOptions& options)
+    : dataset_(dataset), options_(options) {
+  LLAVA_ASSERT(options.batch_size > 0 && options.grad_accum > 0 && options.world_size > 0,
+               "a step needs samples");
+  double expected = 0;
+  for (std::size_t s = 0; s < dataset.sources().size(); ++s) {
+    const auto [begin, end] = dataset.source_range(s);
+    const double weight = dataset.sources()[s].weight, size = static_cast<double>(end - begin);
+    expected +=
+        std::floor(weight) * size + static_cast<double>(std::llround((weight - std::floor(weight)) * size));
+  }
+  if (expected > UINT32_MAX)
+    fail(ErrorKind::kUnsupported,
+         "the data's weights make {:.3g} samples an epoch; at most {} can be ordered", expected,
+         UINT32_MAX);
+  samples_per_epoch_ = std::llround(expected);
   if (samples_per_epoch_ == 0) fail(ErrorKind::kInput, "the data's weights leave no sample in an epoch");
 }
 
 std::int64_t SampleOrder::steps_per_epoch() const {
-  return (samples_per_epoch_ + samples_per_step_ - 1) / samples_per_step_;
+  return (samples_per_epoch_ + options_.samples_per_step() - 1) / options_.samples_per_step();
 }
 
 std::int64_t SampleOrder::total_steps(std::int64_t max_steps, double epochs) const {
@@ -85,46 +94,92 @@ std::int64_t SampleOrder::total_steps(std::int64_t max_steps, double epochs) con
 }
 
 Indices SampleOrder::draw_mixture(std::uint64_t seed) const {
-  const std::vector<SampleInfo>& infos = dataset_.infos();
   Rng rng(seed);
   Indices out;
-  for (std::size_t begin = 0; begin < infos.size();) {
-    std::size_t end = begin;
-    while (end < infos.size() && infos[end].source == infos[begin].source) ++end;
-    Indices all(end - begin);
-    std::iota(all.begin(), all.end(), begin);
-    const double weight = dataset_.sources()[infos[begin].source].weight;
-    for (double left = weight; left >= 1; left -= 1) out.insert(out.end(), all.begin(), all.end());
-    const auto part = static_cast<std::ptrdiff_t>(
-        std::llround((weight - std::floor(weight)) * static_cast<double>(all.size())));
-    shuffle(all, rng);
-    std::sort(all.begin(), all.begin() + part);
-    out.insert(out.end(), all.begin(), all.begin() + part);
-    begin = end;
+  out.reserve(static_cast<std::size_t>(samples_per_epoch_));
+  for (std::size_t s = 0; s < dataset_.sources().size(); ++s) {
+    const auto [begin, end] = dataset_.source_range(s);
+    const double weight = dataset_.sources()[s].weight;
+    const auto append_all = [&, first = begin, last = end] {
+      for (std::size_t i = first; i < last; ++i) out.push_back(static_cast<std::uint32_t>(i));
+    };
+    for (double left = weight; left >= 1; left -= 1) append_all();
+    const auto part = static_cast<std::size_t>(
+        std::llround((weight - std::floor(weight)) * static_cast<double>(end - begin)));
+    if (part == 0) {  // as if shuffled: the draws of the next source do not depend on this weight
+      rng.skip(end - begin - (end > begin));
+      continue;
+    }
+    const std::size_t first = out.size();
+    append_all();
+    shuffle(out, rng, first);
+    out.resize(first + part);
+    std::sort(out.begin() + static_cast<std::ptrdiff_t>(first), out.end());
   }
   return out;
 }
 
-Indices SampleOrder::epoch(std::int64_t epoch) const {
-  Rng rng(seed_ * 0x9E3779B97F4A7C15ULL + static_cast<std::uint64_t>(epoch) + 1);
-  Indices items = draw_mixture(rng.next());
-  if (kind_ == SamplerKind::kSequential) return items;
-  shuffle(items, rng);
-  if (kind_ == SamplerKind::kRandom) return items;
-  const auto per_step = static_cast<std::size_t>(samples_per_step_);
-  return group_by_length(std::move(items), dataset_.infos(), per_step, kind_ == SamplerKind::kModality,
-                         rng);
+Indices SampleOrder::llava_epoch(Indices items, std::uint64_t seed) const {
+  const bool by_modality = options_.kind == SamplerKind::kLlavaModality;
+  std::vector<std::int32_t> lengths;
+  lengths.reserve(items.size());
+  for (const std::uint32_t item : items) {
+    const SampleInfo info = dataset_.info(item);
+    if (by_modality) {
+      lengths.push_back(info.has_media ? info.length : -info.length);
+    } else {
+      lengths.push_back(info.length + (info.has_media ? kImageWords : 0));
+    }
+  }
+  TorchRandom random(seed);
+  const auto batch = static_cast<std::size_t>(options_.batch_size),
+             chunks = static_cast<std::size_t>(options_.world_size * options_.grad_accum);
+  Indices places = by_modality ? llava_modality_order(lengths, batch, chunks, random)
+                               : llava_length_order(lengths, batch, chunks, random);
+  for (std::uint32_t& place : places) place = items[place];
+  return places;
 }
 
-Indices SampleOrder::step_samples(std::int64_t step) const {
+Indices SampleOrder::epoch(std::int64_t epoch) const {
+  Rng rng(options_.seed * 0x9E3779B97F4A7C15ULL + static_cast<std::uint64_t>(epoch) + 1);
+  Indices items = draw_mixture(rng.next());
+  const SamplerKind kind = options_.kind;
+  if (kind == SamplerKind::kSequential) return items;
+  if (kind == SamplerKind::kLlavaLength || kind == SamplerKind::kLlavaModality)
+    return llava_epoch(std::move(items), options_.seed + static_cast<std::uint64_t>(epoch));
+  shuffle(items, rng);
+  if (kind == SamplerKind::kRandom) return items;
+  const auto per_step = static_cast<std::size_t>(options_.samples_per_step());
+  return group_by_length(std::move(items), dataset_, per_step, kind == SamplerKind::kModality, rng);
+}
+
+std::vector<std::size_t> SampleOrder::step_samples(std::int64_t step) const {
   const std::int64_t wanted = step / steps_per_epoch();
   if (wanted != cached_epoch_) {
+    cached_ = {};  // before the next one is drawn: one epoch in memory, not two
     cached_ = epoch(wanted);
     cached_epoch_ = wanted;
   }
-  const std::int64_t first = step % steps_per_epoch() * samples_per_step_;
-  const std::int64_t last = std::min(first + samples_per_step_, samples_per_epoch_);
+  const std::int64_t first = step % steps_per_epoch() * options_.samples_per_step();
+  const std::int64_t last = std::min(first + options_.samples_per_step(), samples_per_epoch_);
   return {cached_.begin() + first, cached_.begin() + last};
+}
+
+std::vector<std::size_t> SampleOrder::rank_places(std::size_t count, std::int64_t rank) const {
+  LLAVA_ASSERT(rank >= 0 && rank < options_.world_size, "no such rank");
+  const auto batch = static_cast<std::size_t>(options_.batch_size),
+             world = static_cast<std::size_t>(options_.world_size);
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < count; ++i)
+    if (i / batch % world == static_cast<std::size_t>(rank)) places.push_back(i);
+  return places;
+}
+
+std::vector<std::size_t> SampleOrder::rank_samples(std::int64_t step, std::int64_t rank) const {
+  const std::vector<std::size_t> all = step_samples(step);
+  std::vector<std::size_t> own;
+  for (const std::size_t place : rank_places(all.size(), rank)) own.push_back(all[place]);
+  return own;
 }
 
 }  // namespace llava

@@ -9,8 +9,8 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "model/prefusion.h"
+#include "vision/film.h"
 #include "vision/image.h"
-#include "vision/resample.h"
 
 namespace llava {
 
@@ -107,12 +107,8 @@ ImagePolicy frame_policy(ImagePolicy policy) {
 
 /// A frame as the tower takes it, [views,3,H,W].
 at::Tensor frame_pixels(const Image& frame, const ImagePolicy& policy, const ModelConfig& model) {
-  const std::int64_t side = model.tower ? model.tower->input_size : 0;
-  const bool squash = model.compressor && side > 0;  // LLaVA-Mini's frames (specification 1.8.4)
-  const Image shown = squash ? squash_nearest(frame, {side, side}) : frame;
-  const MediaPlan plan = plan_media({shown.width, shown.height}, policy, model);
-  return at::tensor(render_pixels(shown, plan, policy), at::kFloat)
-      .view({plan.num_tiles, 3, plan.tile_height, plan.tile_width});
+  const std::int64_t side = model.tower->input_size;
+  return at::tensor(render_frame(frame, policy, model), at::kFloat).view({-1, 3, side, side});
 }
 
 /// Collects frames and turns every few of them into rows, or gives their features to a prompt's fusion.
@@ -177,17 +173,7 @@ bool report(const VideoOptions& options, std::size_t done, std::size_t total) {
 
 FramePick pick_video_frames(const std::filesystem::path& path, const ModelConfig& model,
                             const VideoOptions& options, VideoInfo* info) {
-  const VideoInfo found = probe_video(path, options.limits);
-  if (info != nullptr) *info = found;
-  FrameSampling sampling{.fps = model.media.video_fps,
-                         .max_frames = model.media.video_max_frames,
-                         .midpoints = model.compressor.has_value()};
-  if (std::filesystem::is_directory(path)) sampling = {.fps = found.fps, .max_frames = 0};
-  if (options.num_frames > 0) {
-    sampling.max_frames = std::min(options.num_frames, found.frames);
-    sampling.force_sample = true;
-  }
-  return pick_frames(found.frames, found.fps, sampling);
+  return pick_film_frames(path, model, options.num_frames, options.limits, info);
 }
 
 ImagePixels load_video_pixels(const std::filesystem::path& path, const ImagePolicy& policy,

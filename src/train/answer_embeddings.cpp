@@ -36,7 +36,7 @@ AnswerEmbeddings::AnswerEmbeddings(LlavaModel& model, const Dataset& dataset,
     const auto& labels = sample.value().prompt.labels;
     for (const std::int64_t token : std::set<std::int64_t>(labels.begin(), labels.end()))
       ++images_with_[token];
-    samples.emplace_back(dataset.infos()[i].source, labels);
+    samples.emplace_back(dataset.info(i).source, labels);
   }
   progress.finish();
   counted_ = static_cast<std::int64_t>(samples.size());

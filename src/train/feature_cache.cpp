@@ -26,11 +26,13 @@ namespace {
 constexpr std::size_t kTowerBatch = 8;
 
 /// What an image is known by; empty if it cannot be read.
-std::string image_key(const fs::path& image) {
+std::string image_key(const MediaRef& image) {
   struct stat facts {};
-  if (::stat(image.c_str(), &facts) != 0) return "";
-  return fmt::format("{}|{}|{}.{}", fs::absolute(image).lexically_normal().string(), facts.st_size,
-                     facts.st_mtim.tv_sec, facts.st_mtim.tv_nsec);
+  if (::stat(image.path.c_str(), &facts) != 0) return "";
+  const std::string part =
+      image.name.empty() ? "" : fmt::format("#{}@{}+{}", image.name, image.offset, image.size);
+  return fmt::format("{}{}|{}|{}.{}", fs::absolute(image.path).lexically_normal().string(), part,
+                     facts.st_size, facts.st_mtim.tv_sec, facts.st_mtim.tv_nsec);
 }
 
 std::string policy_text(const ImagePolicy& p) {
@@ -65,7 +67,7 @@ struct DecodedImage {
 
 namespace {
 
-DecodedImage decode(const fs::path& path, const ImagePolicy& policy, const ModelConfig& model) {
+DecodedImage decode(const MediaRef& path, const ImagePolicy& policy, const ModelConfig& model) {
   DecodedImage decoded{image_key(path), std::nullopt};
   if (auto media = try_outcome([&] { return prepare_image(path, policy, model); }))
     decoded.media = std::move(media).value();
@@ -120,21 +122,21 @@ void FeatureCache::read_index() {
   }
 }
 
-std::vector<fs::path> FeatureCache::missing_of(const std::vector<fs::path>& images) const {
-  std::vector<fs::path> missing;
+std::vector<MediaRef> FeatureCache::missing_of(const std::vector<MediaRef>& images) const {
+  std::vector<MediaRef> missing;
   std::unordered_set<std::string> queued;
-  for (const fs::path& image : images) {
+  for (const MediaRef& image : images) {
     const std::string key = image_key(image);
     if (!key.empty() && !images_.contains(key) && queued.insert(key).second) missing.push_back(image);
   }
   return missing;
 }
 
-bool FeatureCache::fill(const std::vector<fs::path>& images, LlavaModel& model,
+bool FeatureCache::fill(const std::vector<MediaRef>& images, LlavaModel& model,
                         const FillOptions& options) {
   const FileLock lock(folder_);
   read_index();  // another run may have added to it since
-  const std::vector<fs::path> missing = missing_of(images);
+  const std::vector<MediaRef> missing = missing_of(images);
   const std::int64_t wanted = (num_slots_ + static_cast<std::int64_t>(missing.size())) * slot_bytes();
   if (wanted > options.max_bytes) {
     log_warning("train",
@@ -193,7 +195,7 @@ void FeatureCache::encode(std::vector<DecodedImage>& batch, LlavaModel& model, F
   batch.clear();
 }
 
-std::optional<CachedImage> FeatureCache::find(const fs::path& image) const {
+std::optional<CachedImage> FeatureCache::find(const MediaRef& image) const {
   const auto it = images_.find(image_key(image));
   if (it == images_.end()) return std::nullopt;
   return it->second;

@@ -36,18 +36,17 @@ class FeatureCache {
   /// Computes what is missing for `images`; unreadable ones are left out (the loader reports them). False:
   /// the file would grow over max_bytes, or an image has more than one tile; nothing was computed then.
   /// Error{kStopped} when asked to stop.
-  bool fill(const std::vector<std::filesystem::path>& images, LlavaModel& model,
-            const FillOptions& options);
+  bool fill(const std::vector<MediaRef>& images, LlavaModel& model, const FillOptions& options);
 
   /// Thread-safe after fill().
-  std::optional<CachedImage> find(const std::filesystem::path& image) const;
+  std::optional<CachedImage> find(const MediaRef& image) const;
   /// Features [1,P,C] of a slot: a view on the map.
   at::Tensor features(std::int64_t slot) const;
   std::size_t size() const { return images_.size(); }
 
  private:
   void read_index();
-  std::vector<std::filesystem::path> missing_of(const std::vector<std::filesystem::path>& images) const;
+  std::vector<MediaRef> missing_of(const std::vector<MediaRef>& images) const;
   void encode(std::vector<DecodedImage>& batch, LlavaModel& model, FeatureFiles& files);
   std::int64_t slot_bytes() const;
 

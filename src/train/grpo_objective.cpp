@@ -120,7 +120,7 @@ double GrpoObjective::reward(const std::string& name, const PreparedSample& samp
   if (name == "length") return reward_length(answer.text, config_.reward_length);
   LLAVA_ASSERT(name == "judge", "a known reward");
   const Sample full = context_.dataset->load(sample.index, TurnMode::kConversation, RecordKind::kPrompt);
-  return context_.judge({full.images, full.conversation.messages.back().text(), answer.text});
+  return context_.judge({file_paths(full.images), full.conversation.messages.back().text(), answer.text});
 }
 
 std::vector<double> GrpoObjective::judge(const LoadedStep&, const std::vector<Answer>& answers,

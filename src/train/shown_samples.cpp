@@ -66,7 +66,8 @@ OrderedJson describe_sample(const PreparedSample& sample, const Dataset& dataset
   }
   OrderedJson images = OrderedJson::array();
   if (const auto loaded = try_outcome([&] { return dataset.load(sample.index, turns, record); }))
-    for (const auto& path : loaded.value().images) images.push_back(path.string());
+    for (const MediaRef& image : loaded.value().images)
+      images.push_back(image.name.empty() ? image.path.string() : image.describe());
   return {
       {"kind", kind}, {"sample", dataset.describe(sample.index)}, {"images", images}, {"pieces", pieces}};
 }

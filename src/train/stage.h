@@ -8,6 +8,11 @@
 
 namespace llava {
 
+/// How a stage's samples become ids, labels and pixels. Error{kInput} for a model that lacks a tokenizer, a
+/// template or an image policy.
+SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const TrainConfig& run,
+                             const StageConfig& config, const Dataset& dataset);
+
 /// A stage that is set up: its data, what trains, and the optimizer's state.
 struct Trainer::Stage {
   std::int64_t index = 0;

@@ -21,10 +21,8 @@ bool Trainer::Stage::trains_tower() const {
                      [](const auto& p) { return p.name.rfind("vision_tower.", 0) == 0; });
 }
 
-namespace {
-
-SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const StageConfig& config,
-                             const Dataset& dataset) {
+SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const TrainConfig& run,
+                             const StageConfig& config, const Dataset& dataset) {
   SamplePreparer preparer;
   preparer.dataset = &dataset;
   preparer.turns = config.turns;
@@ -40,6 +38,7 @@ SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const StageConfig
   if (checkpoint.model.tower && !checkpoint.image_policy)
     fail(ErrorKind::kInput, "{}: does not say how images are prepared", checkpoint.folder.string());
   preparer.policy = checkpoint.image_policy.value_or(ImagePolicy{});
+  preparer.set_limits(run.media);
   preparer.prompt.mode =
       config.objective == Objective::kGrpo ? PromptMode::kGenerate : PromptMode::kTrain;
   preparer.prompt.tokenisation = config.tokenisation == TokenisationMode::kSegments
@@ -49,6 +48,8 @@ SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const StageConfig
   preparer.prompt.max_length = config.max_length;
   return preparer;
 }
+
+namespace {
 
 void check_can_pack(const ModelConfig& model, const std::string& stage) {
   if (model.compressor)
@@ -67,11 +68,11 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   const StageConfig& config = *stage->config;
   if (config.packing) check_can_pack(checkpoint_.model, config.name);
   const std::uint64_t seed = config_.seed + static_cast<std::uint64_t>(index) * 1000003;
-  stage->dataset = std::make_unique<Dataset>(config.data);
-  stage->order =
-      std::make_unique<SampleOrder>(*stage->dataset, config.sampler, config.samples_per_step(), seed);
+  stage->dataset = std::make_unique<Dataset>(config.data, with_cache ? config_.output : "");
+  stage->order = std::make_unique<SampleOrder>(
+      *stage->dataset, OrderOptions{config.sampler, config.batch_size, config.grad_accum, 1, seed});
   stage->total_steps = stage->order->total_steps(config.max_steps, config.epochs);
-  stage->preparer = make_preparer(checkpoint_, config, *stage->dataset);
+  stage->preparer = make_preparer(checkpoint_, config_, config, *stage->dataset);
   state_.lora = apply_lora(*model_, state_.lora, config.lora, seed, state_.touched);
   if (options_.on_stage_start) options_.on_stage_start(*model_);
   stage->trained = select_trained(*model_, config);
@@ -131,7 +132,7 @@ void Trainer::fill_cache(Stage& stage) {
   if (stage.config->feature_cache == FeatureCacheMode::kOff || !model_->config().tower ||
       stage.trains_tower())
     return;
-  std::vector<std::filesystem::path> images;
+  std::vector<MediaRef> images;
   std::vector<bool> seen(stage.dataset->size());
   for (std::int64_t step = state_.stage_step; step < stage.total_steps; ++step)
     for (const std::size_t index : stage.order->step_samples(step)) {
@@ -149,8 +150,8 @@ void Trainer::fill_cache(Stage& stage) {
     return;
   log_info("train", "vision features of {} images are cached", cache->size());
   stage.cache = std::move(cache);
-  stage.preparer.find_cached = [cached = stage.cache.get()](const std::filesystem::path& path) {
-    return cached->find(path);
+  stage.preparer.find_cached = [cached = stage.cache.get()](const MediaRef& image) {
+    return cached->find(image);
   };
 }
 

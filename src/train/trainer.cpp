@@ -241,7 +241,7 @@ at::Tensor Trainer::answer_directions(const Stage& stage,
   std::vector<at::Tensor> directions;
   for (const PreparedSample* row : rows)
     directions.push_back(
-        stage.answers->direction(row->prompt.labels, stage.dataset->infos()[row->index].source));
+        stage.answers->direction(row->prompt.labels, stage.dataset->info(row->index).source));
   return at::stack(directions);
 }
 

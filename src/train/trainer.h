@@ -12,6 +12,7 @@
 #include "config/stage_config.h"
 #include "data/loader.h"
 #include "data/prepare.h"
+#include "data/validate.h"
 #include "model/llava_model.h"
 #include "train/checkpoint_saver.h"
 #include "train/feature_cache.h"
@@ -61,6 +62,9 @@ class Trainer {
   void run();
   /// Sets every stage up, builds its first step's batches, trains nothing and writes nothing.
   std::vector<StagePlan> plan();
+  /// Looks at every sample of every stage as training would, without the model's weights: a report for each
+  /// stage.
+  std::vector<DataReport> check_data(const ValidateOptions& options);
   LlavaModel& model() { return *model_; }
 
  private:

@@ -4,6 +4,7 @@
 
 #include <fstream>
 
+#include "data/record_file.h"
 #include "support/golden.h"
 
 namespace llava {
@@ -54,12 +55,13 @@ TEST(SampleFromRecord, ReadsImagesBesideTheRoot) {
       {"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]})"),
                                         "/data", TurnMode::kConversation);
   EXPECT_EQ(one.id, "7");
-  EXPECT_EQ(one.images, std::vector<std::filesystem::path>{"/data/a/b.png"});
+  EXPECT_EQ(one.images, std::vector<MediaRef>{std::filesystem::path("/data/a/b.png")});
   EXPECT_EQ(one.conversation.messages.size(), 2u);
   const Sample absolute = sample_from_record(record(R"({"image": ["/x.png", "y.png"], "conversations": [
       {"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "A"}]})"),
                                              "/data", TurnMode::kConversation);
-  EXPECT_EQ(absolute.images, (std::vector<std::filesystem::path>{"/x.png", "/data/y.png"}));
+  EXPECT_EQ(absolute.images,
+            (std::vector<MediaRef>{std::filesystem::path("/x.png"), std::filesystem::path("/data/y.png")}));
 }
 
 TEST(SampleFromRecord, RepeatsTheQuestionForAlternativeAnswers) {
@@ -80,6 +82,13 @@ TEST(SampleFromRecord, RefusesWhatItCannotUse) {
   EXPECT_NE(load(R"({"id": "1"})"), "");
   EXPECT_NE(load(R"({"image": 5, "conversations": []})"), "");
   EXPECT_NE(load(R"({"video": "a.mp4", "conversations": []})"), "");
+  EXPECT_NE(
+      load(
+          R"({"video": "a.mp4", "conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]})"),
+      "");
+  EXPECT_NE(
+      load(R"({"conversations": [{"from": "human", "value": "<video>x"}, {"from": "gpt", "value": "y"}]})"),
+      "");
   EXPECT_NE(load(R"({"image": ["a", "b"], "conversations": [{"from": "human", "value": "<image>x"},
       {"from": "gpt", "value": "y"}]})"),
             "");
@@ -93,7 +102,7 @@ TEST(Dataset, LeavesOutAMissingFileOnlyWhereItIsOptional) {
   const DataSourceConfig nowhere{(folder / "b.json").string(), "", 1.0, 0, true};
   const Dataset some({nowhere, here});
   ASSERT_EQ(some.size(), 1u);
-  EXPECT_EQ(some.sources().at(some.infos()[0].source).path, here.path);
+  EXPECT_EQ(some.sources().at(some.info(0).source).path, here.path);
   EXPECT_EQ(some.load(0, TurnMode::kConversation).conversation.messages.size(), 2u);
   EXPECT_THROW(Dataset({nowhere}), Error);
   EXPECT_THROW(Dataset({here, {nowhere.path, "", 1.0, 0, false}}), Error);
@@ -106,10 +115,10 @@ TEST(Dataset, CountsWordsAndKeepsBrokenRecordsAsErrors) {
       {"from": "gpt", "value": "A dog"}]}, 17, {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yo"}]}])");
   const Dataset all({{(folder / "a.json").string(), "", 1.0, 0}});
   ASSERT_EQ(all.size(), 3u);
-  EXPECT_EQ(all.infos()[0].length, 6);
-  EXPECT_TRUE(all.infos()[0].has_media);
-  EXPECT_FALSE(all.infos()[2].has_media);
-  EXPECT_EQ(all.load(0, TurnMode::kConversation).images[0], folder / "i.png");
+  EXPECT_EQ(all.info(0).length, 6);
+  EXPECT_TRUE(all.info(0).has_media);
+  EXPECT_FALSE(all.info(2).has_media);
+  EXPECT_EQ(all.load(0, TurnMode::kConversation).images[0].path, folder / "i.png");
   EXPECT_THROW(all.load(1, TurnMode::kConversation), Error);
   EXPECT_EQ(Dataset({{(folder / "a.json").string(), "", 1.0, 2}}).size(), 2u);
   write(folder / "b.json", "[]");

@@ -5,16 +5,18 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <fstream>
 #include <map>
 #include <set>
 
+#include "base/rng.h"
 #include "support/golden.h"
 
 namespace llava {
 namespace {
 
-/// `count` records, every third without an image, of 1 + i*7%13 words.
+/// `count` records (and `second` of another file), every third without an image, of 1 + i*7%13 words.
 Dataset make_dataset(const std::string& name, int count, double weight, int second = 0) {
   const auto folder = test::scratch_dir(name);
   std::vector<DataSourceConfig> sources;
@@ -35,7 +37,7 @@ Dataset make_dataset(const std::string& name, int count, double weight, int seco
   return Dataset(sources);
 }
 
-std::vector<std::size_t> sorted(std::vector<std::size_t> items) {
+SampleOrder::Indices sorted(SampleOrder::Indices items) {
   std::sort(items.begin(), items.end());
   return items;
 }
@@ -43,13 +45,14 @@ std::vector<std::size_t> sorted(std::vector<std::size_t> items) {
 TEST(SampleOrder, TakesEverySampleOnceAnEpochInEveryMode) {
   const Dataset data = make_dataset("order", 101, 1.0);
   for (const SamplerKind kind :
-       {SamplerKind::kRandom, SamplerKind::kLength, SamplerKind::kModality, SamplerKind::kSequential}) {
+       {SamplerKind::kRandom, SamplerKind::kLength, SamplerKind::kModality, SamplerKind::kSequential,
+        SamplerKind::kLlavaLength, SamplerKind::kLlavaModality}) {
     const SampleOrder order(data, kind, 8, 5);
     EXPECT_EQ(order.steps_per_epoch(), 13);
     EXPECT_EQ(order.step_samples(12).size(), 5u);
     const auto epoch = order.epoch(3);
-    std::vector<std::size_t> all(101);
-    for (std::size_t i = 0; i < all.size(); ++i) all[i] = i;
+    SampleOrder::Indices all(101);
+    for (std::uint32_t i = 0; i < all.size(); ++i) all[i] = i;
     EXPECT_EQ(sorted(epoch), all);
     EXPECT_EQ(order.epoch(3), epoch);
     if (kind == SamplerKind::kSequential) {
@@ -73,7 +76,7 @@ TEST(SampleOrder, WeighsSourcesAndRedrawsTheFraction) {
   const Dataset data = make_dataset("weights", 10, 2.5, 4);
   const SampleOrder order(data, SamplerKind::kRandom, 4, 1);
   EXPECT_EQ(order.samples_per_epoch(), 29);
-  std::set<std::vector<std::size_t>> draws;
+  std::set<SampleOrder::Indices> draws;
   for (int e = 0; e < 5; ++e) {
     std::map<std::size_t, int> seen;
     for (const std::size_t i : order.epoch(e)) ++seen[i];
@@ -81,6 +84,34 @@ TEST(SampleOrder, WeighsSourcesAndRedrawsTheFraction) {
     draws.insert(sorted(order.epoch(e)));
   }
   EXPECT_GT(draws.size(), 1u);
+}
+
+TEST(SampleOrder, KeepsRandomWeightsExactly) {
+  Rng rng(3);
+  for (int trial = 0; trial < 40; ++trial) {
+    const int first = 1 + static_cast<int>(rng.below(40)), second = static_cast<int>(rng.below(20));
+    const double weight = 0.05 + 3 * rng.uniform();
+    const Dataset data = make_dataset("mixture", first, weight, second);
+    const auto kind = static_cast<SamplerKind>(rng.below(6));
+    const SampleOrder order(data, {kind, 1 + static_cast<std::int64_t>(rng.below(5)), 2, 2, rng.next()});
+    const std::int64_t wanted =
+        std::llround((weight - std::floor(weight)) * first) + std::llround(std::floor(weight)) * first;
+    if (wanted + second == 0) continue;
+    std::map<std::size_t, int> seen;
+    for (std::int64_t step = 0; step < order.steps_per_epoch(); ++step)
+      for (const std::size_t i : order.step_samples(step)) ++seen[i];
+    std::int64_t of_first = 0;
+    for (const auto& [index, times] : seen) {
+      if (index < static_cast<std::size_t>(first)) {
+        of_first += times;
+        EXPECT_TRUE(times == std::floor(weight) || times == std::floor(weight) + 1) << weight;
+      } else {
+        EXPECT_EQ(times, 1);
+      }
+    }
+    EXPECT_EQ(of_first, wanted);
+    EXPECT_EQ(order.samples_per_epoch(), wanted + second);
+  }
 }
 
 TEST(SampleOrder, GroupsByLengthAndModality) {
@@ -93,9 +124,9 @@ TEST(SampleOrder, GroupsByLengthAndModality) {
       std::int32_t longest = 0;
       int with_media = 0;
       const auto step = order.step_samples(s);
-      for (const std::size_t i : step) longest = std::max(longest, data.infos()[i].length);
+      for (const std::size_t i : step) longest = std::max(longest, data.info(i).length);
       for (const std::size_t i : step)
-        padding += longest - data.infos()[i].length, with_media += data.infos()[i].has_media;
+        padding += longest - data.info(i).length, with_media += data.info(i).has_media;
       mixed |= with_media != 0 && with_media != static_cast<int>(step.size());
     }
     return padding;
@@ -156,6 +187,26 @@ TEST(Loader, ReplacesBadSamplesTheSameWayEveryTime) {
   ASSERT_GE(step.bad.size(), 2u);
   EXPECT_EQ(step.bad[0].index, 0u);
   EXPECT_EQ(step.bad[0].reason, "bad 0");
+}
+
+TEST(Loader, GivesTwoRanksWhatOneProcessSeesBadSamplesIncluded) {
+  const Dataset data = make_dataset("ranks", 23, 1.0);
+  const auto prepare = [](std::size_t index) {
+    if (index % 4 == 0) fail(ErrorKind::kInput, "bad {}", index);
+    return slow_prepare(index);
+  };
+  const SampleOrder whole(data, {SamplerKind::kLength, 3, 2, 1, 4}),
+      shared(data, {SamplerKind::kLength, 3, 1, 2, 4});
+  Loader one(whole, prepare, {2, 0, 4, 2, 9, data.size()}),
+      first(shared, prepare, {2, 0, 4, 2, 9, data.size(), 0}),
+      second(shared, prepare, {2, 0, 4, 2, 9, data.size(), 1});
+  for (int s = 0; s < 4; ++s) {
+    std::multiset<std::size_t> all, parts;
+    for (const PreparedSample& sample : one.next().samples) all.insert(sample.index);
+    for (Loader* rank : {&first, &second})
+      for (const PreparedSample& sample : rank->next().samples) parts.insert(sample.index);
+    EXPECT_EQ(all, parts);
+  }
 }
 
 TEST(Loader, GivesUpWhenNothingIsUsable) {

@@ -29,7 +29,7 @@ class PairShapes : public testing::TestWithParam<const char*> {};
 
 TEST_P(PairShapes, AllMeanTheSamePair) {
   const Sample sample = pair_of(GetParam());
-  EXPECT_EQ(sample.images, std::vector<std::filesystem::path>{"/data/a.jpg"});
+  EXPECT_EQ(sample.images, std::vector<MediaRef>{std::filesystem::path("/data/a.jpg")});
   ASSERT_EQ(sample.conversation.messages.size(), 2u);
   ASSERT_EQ(sample.rejected.messages.size(), 2u);
   EXPECT_EQ(sample.conversation.messages[0], sample.rejected.messages[0]);
