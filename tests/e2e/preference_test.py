@@ -23,9 +23,10 @@ class Preference(CliTest):
         return path
 
     def metrics(self, name: str) -> list[dict]:
-        drop = ("step_seconds", "data_wait_seconds", "save_seconds", "peak_memory_bytes", "mfu", "hfu")
+        def measured(key: str) -> bool:  # times and what follows from them
+            return "second" in key or "data_wait" in key or key in ("peak_memory_bytes", "mfu", "hfu")
         lines = (self.folder / name / "metrics.jsonl").read_text().splitlines()
-        return [{k: v for k, v in json.loads(line).items() if k not in drop} for line in lines]
+        return [{k: v for k, v in json.loads(line).items() if not measured(k)} for line in lines]
 
     def final(self, name: str) -> str:
         return hashlib.sha256((self.folder / name / "final/model.safetensors").read_bytes()).hexdigest()
