@@ -90,6 +90,7 @@ class Trainer {
   void describe_stage(const Stage& stage, const LoadedStep& first);
   bool validate(Stage& stage);
   void show_answers(const Stage& stage);
+  MultimodalBatch plain_batch(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
   bool stopped_early(const Stage& stage) const;
   void save(const Stage* stage);
   void resume_stage(Stage& stage);

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/log.h"
+#include "batch/collate.h"
 #include "train/checkpoint_saver.h"
 #include "train/retention.h"
 #include "train/shown_samples.h"
@@ -105,10 +106,18 @@ void Trainer::describe_stage(const Stage& stage, const LoadedStep& first) {
   }
 }
 
+/// A batch of padded rows, also where the stage packs its samples: for measuring and answering.
+MultimodalBatch Trainer::plain_batch(const Stage& stage,
+                                     const std::vector<const PreparedSample*>& rows) const {
+  std::vector<CollateRow> collated;
+  for (const PreparedSample* sample : rows) collated.push_back(make_row(stage, *sample));
+  return collate(collated, model_->config());
+}
+
 /// For the report: the model's own answers to the first validation samples.
 void Trainer::show_answers(const Stage& stage) {
   constexpr std::int64_t kMaxTokens = 64;
-  const auto batch = [&](const auto& rows) { return make_batch(stage, rows); };
+  const auto batch = [&](const auto& rows) { return plain_batch(stage, rows); };
   for (const PreparedSample& sample : stage.validator->samples_to_show()) {
     OrderedJson line = {{"step", state_.global_step - 1}, {"stage", stage.config->name}};
     line.update(describe_sample(sample, stage.validator->dataset(), stage.config->turns,
@@ -127,7 +136,7 @@ bool Trainer::validate(Stage& stage) {
   std::optional<WeightAverages::InPlace> averages;
   if (config.use_ema) averages.emplace(*stage.averages);
   auto result = stage.validator->measure(
-      *model_, [&](const auto& rows) { return make_batch(stage, rows); }, options_.stop);
+      *model_, [&](const auto& rows) { return plain_batch(stage, rows); }, options_.stop);
   if (!result) return false;
   result->step = state_.global_step - 1;
   result->stage = stage.config->name;
