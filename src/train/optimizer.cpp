@@ -119,8 +119,10 @@ void Optimizer::move(const std::vector<TrainedParameter*>& group, double lr, dou
   }
   if (whole.empty()) return;
   rule_->update(whole, lr, weight_decay);
+  std::vector<at::Tensor> parameters, masters;
   for (TrainedParameter* p : whole)
-    if (p->copied()) p->parameter.copy_(p->master);
+    if (p->copied()) parameters.push_back(p->parameter), masters.push_back(p->master);
+  if (!parameters.empty()) at::_foreach_copy_(parameters, masters);
 }
 
 void Optimizer::clear_gradients() {
