@@ -6,6 +6,8 @@
 #include <mutex>
 #include <string>
 
+#include "base/log_source.h"
+
 namespace llava {
 
 namespace {
@@ -25,7 +27,14 @@ std::atomic<LogLevel>& level() {
   return value;
 }
 
+std::string& source() {
+  static std::string text;
+  return text;
+}
+
 }  // namespace
+
+void set_log_source(std::string text) { source() = text.empty() ? "" : text + ": "; }
 
 void set_log_level(LogLevel value) { level() = value; }
 LogLevel log_level() { return level(); }
@@ -35,7 +44,7 @@ void log_line(LogLevel line_level, std::string_view topic, std::string_view text
   const char* mark = line_level == LogLevel::kWarning ? "warning: "
                      : line_level == LogLevel::kError ? "error: "
                                                       : "";
-  const std::string line = fmt::format("[{}] {}{}\n", topic, mark, text);
+  const std::string line = fmt::format("[{}] {}{}{}\n", topic, source(), mark, text);
   const std::lock_guard lock(mutex);
   std::fwrite(line.data(), 1, line.size(), stderr);
 }

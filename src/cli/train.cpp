@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "base/log.h"
+#include "base/log_source.h"
 #include "base/progress.h"
 #include "base/signals.h"
 #include "cli/model_options.h"
@@ -13,6 +16,7 @@
 #include "cli/verbs.h"
 #include "cli/version.h"
 #include "config/stage_config.h"
+#include "dist/collectives.h"
 #include "report/run_report.h"
 #include "tensor/convert.h"
 #include "train/trainer.h"
@@ -79,6 +83,44 @@ bool check_data(Trainer& trainer, const TrainConfig& config, const TrainArgument
   return too_many;
 }
 
+/// Several processes on a machine share its cores; OMP_NUM_THREADS, which torchrun sets, says otherwise.
+int threads_of(const TrainArguments& arguments, const Place& place) {
+  if (arguments.threads != 0 || !place.several() || std::getenv("OMP_NUM_THREADS") != nullptr)
+    return arguments.threads;
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / place.local_size);
+}
+
+/// "cuda" means the GPU of this process.
+c10::Device device_of(const std::string& name, const Place& place) {
+  const c10::Device device = device_from_string(name);
+  if (!place.several() || !device.is_cuda() || name.find(':') != std::string::npos) return device;
+  return device_from_string(fmt::format("cuda:{}", place.local_rank));
+}
+
+std::shared_ptr<Collectives> join_group(const Place& place, c10::Device device,
+                                        const DistributedConfig& config) {
+  if (!place.several()) return nullptr;
+  const std::chrono::seconds timeout(static_cast<std::int64_t>(config.timeout_seconds));
+  auto group = std::make_shared<Collectives>(connect(place, device, timeout), place,
+                                             Collectives::Options{timeout, config.check});
+  log_info("train", "{} started {} processes, strategy {}", place.launcher, place.size,
+           to_fields(config)["strategy"].get<std::string>());
+  return group;
+}
+
+/// Trains; what stops one process is told to the others, which wait for it otherwise.
+void train(TrainConfig config, TrainOptions options) {
+  const std::shared_ptr<Collectives> group = options.group;
+  Trainer trainer(std::move(config), std::move(options));
+  try {
+    trainer.run();
+  } catch (const std::exception& e) {
+    const auto* error = dynamic_cast<const Error*>(&e);
+    if (group && (error == nullptr || error->kind() != ErrorKind::kStopped)) group->give_up(e.what());
+    throw;
+  }
+}
+
 int run_train(const TrainArguments& arguments) {
   if (!arguments.report.empty()) {
     write_out(fmt::format("{}\n", write_run_report(arguments.report).string()));
@@ -87,7 +129,14 @@ int run_train(const TrainArguments& arguments) {
   if (arguments.config.empty())
     throw Error(ErrorKind::kUsage, "nothing to do",
                 "give --config FILE, or --report DIR for a run that is there");
-  set_threads(arguments.threads);
+  const Place place = find_place(process_environment());
+  const bool only_plan = arguments.plan || arguments.dry_run;
+  if (place.rank > 0) {
+    if (only_plan) return 0;  // rank 0 prints it
+    set_log_source(fmt::format("rank {}", place.rank));
+    set_log_level(std::max(log_level(), LogLevel::kWarning));
+  }
+  set_threads(threads_of(arguments, place));
   TrainConfig config = read_train_config(arguments.config, arguments.assignments);
   if (!arguments.dtype.empty())
     for (StageConfig& stage : config.stages) stage.dtype = dtype_name(dtype_from_string(arguments.dtype));
@@ -95,17 +144,18 @@ int run_train(const TrainArguments& arguments) {
   options.resume = arguments.resume;
   options.stop = &stop_flag();
   options.code_version = version_commit();
-  options.device = device_from_string(arguments.device);
+  options.device = device_of(arguments.device, place);
   options.sampler = make_answer_sampler();
   for (const StageConfig& stage : config.stages)
     if (stage.grpo && !stage.grpo->judge_model.empty())
       options.judge = make_answer_judge(stage.grpo->judge_model, options.device);
-  const TrainConfig known = config;
-  Trainer trainer(std::move(config), std::move(options));
-  if (!arguments.plan && !arguments.dry_run) {
-    trainer.run();
+  if (!only_plan) {
+    options.group = join_group(place, options.device, config.distributed);
+    train(std::move(config), std::move(options));
     return 0;
   }
+  const TrainConfig known = config;
+  Trainer trainer(std::move(config), std::move(options));
   const bool bad_data = arguments.dry_run && check_data(trainer, known, arguments);
   if (bad_data) {
     throw Error(ErrorKind::kInput,

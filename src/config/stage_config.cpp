@@ -124,6 +124,7 @@ TrainConfig train_config_from_json(const OrderedJson& json) {
       media.max_file_bytes > 0 && media.max_pixels > 0 && media.max_side > 0 && media.max_video_frames > 0,
       "media", "limits must be above 0");
   require(media.max_video_seconds >= 0, "media.max_video_seconds", "must not be negative");
+  check_distributed(config.distributed);
   require(!config.stages.empty(), "stages", "at least one stage is needed");
   for (std::size_t i = 0; i < config.stages.size(); ++i)
     check_stage(config.stages[i], "stages." + std::to_string(i));

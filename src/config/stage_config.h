@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/fields.h"
+#include "config/distributed_config.h"
 #include "config/frozen_compute.h"
 #include "config/gradient_checkpointing.h"
 #include "config/lora_settings.h"
@@ -136,6 +137,7 @@ struct TrainConfig {
       0.01;  ///< of the samples seen (at least 10) may be unusable before the run stops
   std::int64_t feature_cache_bytes = std::int64_t{8} << 30;  ///< a cache that would be larger is not made
   MediaLimitsConfig media;
+  DistributedConfig distributed;  ///< where several processes train
   std::vector<StageConfig> stages;
 };
 
@@ -167,7 +169,7 @@ void visit_fields(V& v, TrainConfig& c) {
   v("save_steps", c.save_steps), v("async_save", c.async_save), v("tensorboard", c.tensorboard);
   v("save_total_limit", c.save_total_limit), v("loader_threads", c.loader_threads);
   v("max_bad_fraction", c.max_bad_fraction), v("feature_cache_bytes", c.feature_cache_bytes);
-  v("media", c.media), v("stages", c.stages);
+  v("media", c.media), v("distributed", c.distributed), v("stages", c.stages);
 }
 
 /// The config of a parsed file. Error{kInput} names the key: unknown (with the nearest known one), wrong

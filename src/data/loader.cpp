@@ -5,6 +5,13 @@
 
 namespace llava {
 
+std::vector<std::size_t> part_of(std::size_t count, std::int64_t rank, std::int64_t world) {
+  const auto w = static_cast<std::size_t>(world), r = static_cast<std::size_t>(rank);
+  std::vector<std::size_t> places;
+  for (std::size_t i = count * r / w; i < count * (r + 1) / w; ++i) places.push_back(i);
+  return places;
+}
+
 Loader::Loader(const SampleOrder& order, Prepare prepare, const Options& options)
     : order_(order), prepare_(std::move(prepare)), options_(options), next_to_open_(options.first_step) {
   LLAVA_ASSERT(options.threads > 0 && options.dataset_size > 0, "a loader needs threads and data");
@@ -40,7 +47,7 @@ LoadedStep Loader::next() {
 void Loader::open_next_step() {
   if (next_to_open_ >= options_.end_step || open_.size() > options_.steps_ahead) return;
   const std::vector<std::size_t> indices = order_.step_samples(next_to_open_);
-  const std::vector<std::size_t> places = order_.rank_places(indices.size(), options_.rank);
+  const std::vector<std::size_t> places = part_of(indices.size(), options_.rank, options_.world);
   StepState state;
   state.step.step = next_to_open_;
   state.step.samples.resize(places.size());

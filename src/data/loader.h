@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "data/dataset.h"
@@ -44,6 +45,10 @@ struct LoadedStep {
   std::vector<BadSample> bad;  ///< replaced ones
 };
 
+/// The places of the rank-th of `world` contiguous parts of a step, whose sizes differ by one at most: the
+/// order of a run does not depend on the number of processes then.
+std::vector<std::size_t> part_of(std::size_t count, std::int64_t rank, std::int64_t world);
+
 /// Prepares samples ahead of the training step on a few threads: read, decode, resize, tokenise. What
 /// next() returns depends on the order and the seed only, never on the threads' timing. A bad sample is
 /// replaced by another one that is drawn from the seed and the position; after kMaxReplacements bad draws
@@ -57,7 +62,7 @@ class Loader {
     std::size_t steps_ahead = 2;  ///< bound of the queue
     std::uint64_t seed = 0;
     std::size_t dataset_size = 0;
-    std::int64_t rank = 0;  ///< which part of each step is prepared here (SampleOrder::rank_places)
+    std::int64_t rank = 0, world = 1;  ///< which part_of() each step is prepared here
   };
   static constexpr int kMaxReplacements = 32;
 
@@ -75,8 +80,7 @@ class Loader {
   struct Job {
     std::int64_t step = 0;
     std::size_t slot = 0, index = 0;
-    std::size_t place =
-        0;  ///< of the sample in the whole step: bad ones are replaced alike on any number of ranks
+    std::size_t place = 0;  ///< in the whole step: bad ones are replaced alike on any number of ranks
   };
   struct StepState {
     LoadedStep step;

@@ -66,8 +66,7 @@ Indices group_by_length(Indices items, const Dataset& data, std::size_t per_step
 
 SampleOrder::SampleOrder(const Dataset& dataset, const OrderOptions& options)
     : dataset_(dataset), options_(options) {
-  LLAVA_ASSERT(options.batch_size > 0 && options.grad_accum > 0 && options.world_size > 0,
-               "a step needs samples");
+  LLAVA_ASSERT(options.batch_size > 0 && options.grad_accum > 0, "a step needs samples");
   double expected = 0;
   for (std::size_t s = 0; s < dataset.sources().size(); ++s) {
     const auto [begin, end] = dataset.source_range(s);
@@ -133,7 +132,7 @@ Indices SampleOrder::llava_epoch(Indices items, std::uint64_t seed) const {
   }
   TorchRandom random(seed);
   const auto batch = static_cast<std::size_t>(options_.batch_size),
-             chunks = static_cast<std::size_t>(options_.world_size * options_.grad_accum);
+             chunks = static_cast<std::size_t>(options_.grad_accum);
   Indices places = by_modality ? llava_modality_order(lengths, batch, chunks, random)
                                : llava_length_order(lengths, batch, chunks, random);
   for (std::uint32_t& place : places) place = items[place];
@@ -163,23 +162,6 @@ std::vector<std::size_t> SampleOrder::step_samples(std::int64_t step) const {
   const std::int64_t first = step % steps_per_epoch() * options_.samples_per_step();
   const std::int64_t last = std::min(first + options_.samples_per_step(), samples_per_epoch_);
   return {cached_.begin() + first, cached_.begin() + last};
-}
-
-std::vector<std::size_t> SampleOrder::rank_places(std::size_t count, std::int64_t rank) const {
-  LLAVA_ASSERT(rank >= 0 && rank < options_.world_size, "no such rank");
-  const auto batch = static_cast<std::size_t>(options_.batch_size),
-             world = static_cast<std::size_t>(options_.world_size);
-  std::vector<std::size_t> places;
-  for (std::size_t i = 0; i < count; ++i)
-    if (i / batch % world == static_cast<std::size_t>(rank)) places.push_back(i);
-  return places;
-}
-
-std::vector<std::size_t> SampleOrder::rank_samples(std::int64_t step, std::int64_t rank) const {
-  const std::vector<std::size_t> all = step_samples(step);
-  std::vector<std::size_t> own;
-  for (const std::size_t place : rank_places(all.size(), rank)) own.push_back(all[place]);
-  return own;
 }
 
 }  // namespace llava

@@ -6,14 +6,13 @@
 
 namespace llava {
 
-/// How the samples of a stage are ordered and cut. A step is `world_size` * `grad_accum` batches of
-/// `batch_size`.
+/// How the samples of a stage are ordered and cut: a step is `grad_accum` batches of `batch_size`, however many
+/// processes share it.
 struct OrderOptions {
   SamplerKind kind = SamplerKind::kRandom;
   std::int64_t batch_size = 1, grad_accum = 1;
-  std::int64_t world_size = 1;  ///< processes that share a step
   std::uint64_t seed = 0;
-  std::int64_t samples_per_step() const { return batch_size * grad_accum * world_size; }
+  std::int64_t samples_per_step() const { return batch_size * grad_accum; }
 };
 
 /// In which order a stage sees its samples; a pure function of the seed and the epoch, so a run can go on
@@ -22,13 +21,14 @@ struct OrderOptions {
 /// One epoch takes every source `weight` times: whole passes, and for the fraction a random part drawn anew
 /// each epoch.
 ///  random          shuffled
-///  length          shuffled, sorted by length within 32 steps' samples, cut into steps, steps shuffled:
-///  little padding modality        as length, image and text-only samples in steps of their own; what is
-///  left of both ends the epoch
-///                  mixed
+///  length          shuffled, sorted by length within 32 steps' samples, cut into steps, steps shuffled: little
+///                  padding
+///  modality        as length, image and text-only samples in steps of their own; what is left of both ends the
+///                  epoch mixed
 ///  sequential      as in the files
-///  llava_length    the very order of LLaVA's group_by_length (an image counts 128 words), torch seeded
-///  with seed + epoch llava_modality  that of its group_by_modality_length, with which LLaVA-1.5 was tuned
+///  llava_length    the very order of LLaVA's group_by_length (an image counts 128 words), torch seeded with
+///                  seed + epoch; its processes times its accumulated batches are `grad_accum` here
+///  llava_modality  that of its group_by_modality_length, with which LLaVA-1.5 was tuned
 /// Memory: four bytes a sample of an epoch, up to three times that while an epoch is drawn.
 class SampleOrder {
  public:
@@ -37,7 +37,7 @@ class SampleOrder {
   SampleOrder(const Dataset& dataset, const OrderOptions& options);
   /// One process, one batch a step.
   SampleOrder(const Dataset& dataset, SamplerKind kind, std::int64_t samples_per_step, std::uint64_t seed)
-      : SampleOrder(dataset, {kind, samples_per_step, 1, 1, seed}) {}
+      : SampleOrder(dataset, {kind, samples_per_step, 1, seed}) {}
   const OrderOptions& options() const { return options_; }
   std::int64_t samples_per_epoch() const { return samples_per_epoch_; }
   std::int64_t steps_per_epoch() const;
@@ -45,11 +45,6 @@ class SampleOrder {
   std::int64_t total_steps(std::int64_t max_steps, double epochs) const;
   /// Data set indices of all samples of a step (step 0 is the stage's first), whichever process takes them.
   std::vector<std::size_t> step_samples(std::int64_t step) const;
-  /// Which places of a step of `count` samples a process takes: its batches are every world_size-th one, as
-  /// the sharding samplers of torch deal them. A short step may leave a process without any.
-  std::vector<std::size_t> rank_places(std::size_t count, std::int64_t rank) const;
-  /// The samples at these places.
-  std::vector<std::size_t> rank_samples(std::int64_t step, std::int64_t rank) const;
   /// The whole epoch in order.
   Indices epoch(std::int64_t epoch) const;
 

@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <thread>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "dist/watchdog.h"
@@ -73,7 +75,7 @@ Collectives::Pending Collectives::start(std::string_view kind, std::string_view 
                                         const at::Tensor& tensor,
                                         std::unique_ptr<PendingTransfer> (*run)(Transport&, const at::Tensor&,
                                                                                 const at::Tensor&, int),
-                                        const at::Tensor& other, int argument, std::chrono::seconds limit) {
+                                        const at::Tensor& other, int argument) {
   LLAVA_ASSERT(tensor.is_contiguous() && (!other.defined() || other.is_contiguous()),
                "collectives work on contiguous tensors");
   const std::string what = fmt::format("{} {}, {} elements of {} bytes", kind, name, tensor.numel(),
@@ -88,8 +90,7 @@ Collectives::Pending Collectives::start(std::string_view kind, std::string_view 
   } catch (const std::exception& e) {
     explain(pending.sequence_, e.what());
   }
-  watchdog_->started(pending.sequence_, what, pending.transfer_,
-                     limit.count() > 0 ? limit : options_.timeout);
+  watchdog_->started(pending.sequence_, what, pending.transfer_, options_.timeout);
   return pending;
 }
 
@@ -112,7 +113,7 @@ Collectives::Pending Collectives::all_reduce(const at::Tensor& tensor, std::stri
       [](Transport& t, const at::Tensor& x, const at::Tensor&, int r) {
         return t.all_reduce(x, static_cast<Reduction>(r));
       },
-      {}, static_cast<int>(reduction), {});
+      {}, static_cast<int>(reduction));
 }
 
 Collectives::Pending Collectives::all_gather(const at::Tensor& out, const at::Tensor& in,
@@ -121,7 +122,7 @@ Collectives::Pending Collectives::all_gather(const at::Tensor& out, const at::Te
   return start(
       "all_gather", name, out,
       [](Transport& t, const at::Tensor& x, const at::Tensor& part, int) { return t.all_gather(x, part); }, in,
-      0, {});
+      0);
 }
 
 Collectives::Pending Collectives::reduce_scatter(const at::Tensor& out, const at::Tensor& in,
@@ -130,14 +131,13 @@ Collectives::Pending Collectives::reduce_scatter(const at::Tensor& out, const at
   return start(
       "reduce_scatter", name, in,
       [](Transport& t, const at::Tensor& x, const at::Tensor& part, int) { return t.reduce_scatter(part, x); },
-      out, 0, {});
+      out, 0);
 }
 
 Collectives::Pending Collectives::broadcast(const at::Tensor& tensor, int root, std::string_view name) {
   return start(
       "broadcast", name, tensor,
-      [](Transport& t, const at::Tensor& x, const at::Tensor&, int r) { return t.broadcast(x, r); }, {}, root,
-      {});
+      [](Transport& t, const at::Tensor& x, const at::Tensor&, int r) { return t.broadcast(x, r); }, {}, root);
 }
 
 std::vector<std::vector<double>> Collectives::exchange(const std::vector<double>& values,
@@ -162,16 +162,34 @@ std::vector<double> Collectives::sum(const std::vector<double>& values, std::str
   return total;
 }
 
-void Collectives::barrier(std::string_view name, std::chrono::seconds limit) {
+void Collectives::barrier(std::string_view name) {
   const at::Tensor one = at::ones({1}, at::TensorOptions().device(device()));
   start(
       "barrier", name, one,
       [](Transport& t, const at::Tensor& x, const at::Tensor&, int) {
         return t.all_reduce(x, Reduction::kSum);
       },
-      {}, 0, limit)
+      {}, 0)
       .wait();
   if (device().is_cuda()) one.cpu();
+}
+
+void Collectives::wait_for_all(std::string_view name) {
+  // Not a collective: those have timeouts of their own, and a rank may work for hours. Rank 0 looks for all.
+  const auto wait_for = [&](const std::string& key) {
+    for (int ms = 1; !transport_->look(key); ms = std::min(2 * ms, 200))
+      std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+  };
+  const auto key = [&](int r) { return fmt::format("here/{}/{}/{}", sequence_, name, r); };
+  try {
+    if (!is_main()) transport_->post(key(rank()), "");
+    for (int r = 1; is_main() && r < size(); ++r) wait_for(key(r));
+    if (is_main()) transport_->post(key(0), "");
+    if (!is_main()) wait_for(key(0));
+  } catch (const std::exception& e) {
+    explain(sequence_, e.what());
+  }
+  barrier(name);
 }
 
 bool Collectives::same_sequence() {

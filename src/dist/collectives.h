@@ -61,8 +61,10 @@ class Collectives {
   std::vector<std::vector<double>> exchange(const std::vector<double>& values, std::string_view name);
   /// Sums over ranks.
   std::vector<double> sum(const std::vector<double>& values, std::string_view name);
-  /// Returns once all ranks are here; `limit` replaces the timeout where one of them works long.
-  void barrier(std::string_view name, std::chrono::seconds limit = std::chrono::seconds(0));
+  /// Returns once all ranks are here.
+  void barrier(std::string_view name);
+  /// The same where a rank may work for longer than the timeout before it comes.
+  void wait_for_all(std::string_view name);
   /// Whether all ranks have made the same calls so far; itself a call.
   bool same_sequence();
 
@@ -73,8 +75,7 @@ class Collectives {
  private:
   Pending start(std::string_view kind, std::string_view name, const at::Tensor& tensor,
                 std::unique_ptr<PendingTransfer> (*run)(Transport&, const at::Tensor&, const at::Tensor&, int),
-                const at::Tensor& other, int argument, std::chrono::seconds limit);
-  void note(std::string_view what);
+                const at::Tensor& other, int argument);
   void compare_call(const std::string& what);
   [[noreturn]] void explain(std::uint64_t sequence, const std::string& what);
 

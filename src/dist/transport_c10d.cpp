@@ -47,6 +47,7 @@ c10::intrusive_ptr<c10d::Backend> make_backend(const c10::intrusive_ptr<c10d::St
                                                std::chrono::seconds timeout) {
   if (device.is_cuda()) {
 #ifdef LLAVA_DIST_NCCL
+    c10::impl::getDeviceGuardImpl(device.type())->setDevice(device);  // of this process, from now on
     return c10::make_intrusive<c10d::ProcessGroupNCCL>(store, place.rank, place.size);
 #else
     throw Error(ErrorKind::kUnsupported, "this build has no NCCL: several processes train on CPUs only",

@@ -25,8 +25,8 @@ DecoderStack::DecoderStack(const DecoderConfig& config, Builder& builder, const 
     builder.linear(layer.gate, name + "mlp.gate_proj", width, ffn, config.mlp_bias);
     builder.linear(layer.up, name + "mlp.up_proj", width, ffn, config.mlp_bias);
     builder.linear(layer.down, name + "mlp.down_proj", ffn, width, config.mlp_bias);
-    layer.input_norm = builder.tensor(name + "input_layernorm.weight", {width});
-    layer.post_attention_norm = builder.tensor(name + "post_attention_layernorm.weight", {width});
+    builder.place(layer.input_norm, name + "input_layernorm.weight", {width});
+    builder.place(layer.post_attention_norm, name + "post_attention_layernorm.weight", {width});
   }
 }
 

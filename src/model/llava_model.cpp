@@ -43,6 +43,7 @@ class Model final : public LlavaModel {
   Loss loss(const MultimodalBatch& batch, ForwardTrace* trace) override;
   TokenLogProbs log_probs(const MultimodalBatch& batch, double temperature) override;
   std::vector<NamedParameter> parameters() override;
+  std::vector<ParameterSlot> slots() override { return builder_.slots; }
   std::vector<std::string> add_lora(const LoraConfig& lora) override {
     return llava::add_lora(builder_.linears, lora);
   }

@@ -28,6 +28,12 @@ struct NamedParameter {
   at::Tensor tensor;
 };
 
+/// Where a module keeps a parameter: another tensor can stand in there while the module runs (ZeRO-3).
+struct ParameterSlot {
+  std::string name;  ///< canonical
+  at::Tensor* where = nullptr;
+};
+
 /// Numbers a golden test looks at; filled only when asked for.
 struct ForwardTrace {
   at::Tensor vision_hidden;  ///< [M,1+P,C] at the selected layer(s), CLS included
@@ -82,6 +88,8 @@ class LlavaModel {
 
   /// All parameters (LoRA's lora_A / lora_B included), canonical names, stable order.
   virtual std::vector<NamedParameter> parameters() = 0;
+  /// Slots of all linear layers and of the decoder blocks' norms; they live as long as the model.
+  virtual std::vector<ParameterSlot> slots() = 0;
   /// Adds LoRA pairs (A kaiming-uniform as PEFT, B zero) to every Linear whose canonical name matches;
   /// returns their names.
   virtual std::vector<std::string> add_lora(const LoraConfig& lora) = 0;

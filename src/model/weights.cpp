@@ -30,6 +30,11 @@ at::Tensor Builder::tensor(const std::string& name, const std::vector<std::int64
   return tensor;
 }
 
+void Builder::place(at::Tensor& into, const std::string& name, const std::vector<std::int64_t>& shape) {
+  into = tensor(name, shape);
+  slots.push_back({name, &into});
+}
+
 void Builder::linear(Linear& into, const std::string& name, std::int64_t in, std::int64_t out, bool bias) {
   into.name = name;
   into.nf4 = reader_.read_packed(name + ".weight", {out, in});
@@ -37,9 +42,9 @@ void Builder::linear(Linear& into, const std::string& name, std::int64_t in, std
     into.nf4_compute = reader_.packed_compute();
     parameters.push_back({name + ".weight", into.nf4->packed});
   } else {
-    into.weight = tensor(name + ".weight", {out, in});
+    place(into.weight, name + ".weight", {out, in});
   }
-  if (bias) into.bias = tensor(name + ".bias", {out});
+  if (bias) place(into.bias, name + ".bias", {out});
   linears.push_back(&into);
 }
 

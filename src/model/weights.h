@@ -68,8 +68,11 @@ class Builder {
  public:
   explicit Builder(WeightReader& reader) : reader_(reader) {}
   at::Tensor tensor(const std::string& name, const std::vector<std::int64_t>& shape);
+  /// tensor(), and where it is kept (LlavaModel::slots).
+  void place(at::Tensor& into, const std::string& name, const std::vector<std::int64_t>& shape);
   void linear(Linear& into, const std::string& name, std::int64_t in, std::int64_t out, bool bias);
   std::vector<NamedParameter> parameters;
+  std::vector<ParameterSlot> slots;
   std::vector<Linear*> linears;
 
  private:

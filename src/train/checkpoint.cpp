@@ -37,6 +37,11 @@ void sync_folder(const fs::path& folder) {
   ::close(handle);
 }
 
+/// Whether a weight has no memory here: zero3 has cut it, and its parts are in the rank files.
+bool is_elsewhere(const at::Tensor& t) {
+  return t.numel() > 1 && t.storage().nbytes() == static_cast<std::size_t>(t.element_size());
+}
+
 /// A tensor as a checkpoint keeps it.
 at::Tensor host_tensor(const at::Tensor& tensor, bool copy) {
   const at::NoGradGuard no_grad;
@@ -52,6 +57,7 @@ void write_manifest(const fs::path& folder, const CheckpointContent& content) {
   };
   for (const CheckpointFile& file : content.files) note(file.name);
   for (const auto& text : content.texts) note(text.first);
+  for (const fs::path& file : content.ready) note(file.filename().string());
   write_file_atomic(folder / kManifest, manifest.dump(1) + "\n");
 }
 
@@ -124,7 +130,8 @@ CheckpointContent take_content(const TrainState& state, LlavaModel& model, const
   };
   std::vector<NamedParameter> weights;
   for (const NamedParameter& p : model.parameters())
-    if (is_lora_name(p.name) || state.touched.contains(p.name)) weights.push_back(p);
+    if ((is_lora_name(p.name) || state.touched.contains(p.name)) && !is_elsewhere(p.tensor))
+      weights.push_back(p);
   add("weights.safetensors", weights);
   if (running != nullptr) {
     std::vector<NamedParameter> states = running->optimizer->state_tensors();
@@ -156,6 +163,7 @@ fs::path write_checkpoint(const fs::path& output, const CheckpointContent& conte
       writer.write(building / file.name);
     }
     for (const auto& [name, text] : content.texts) write_file_atomic(building / name, text);
+    for (const fs::path& file : content.ready) fs::rename(file, building / file.filename());
     phase("manifest");
     write_manifest(building, content);
     sync_folder(building);

@@ -49,6 +49,7 @@ struct CheckpointContent {
   std::int64_t step = 0;
   std::vector<CheckpointFile> files;
   std::vector<std::pair<std::string, std::string>> texts;  ///< file name, content
+  std::vector<std::filesystem::path> ready;  ///< files that other processes have written; they move into it
   std::int64_t bytes() const;
 };
 

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "train/answer_embeddings.h"
+#include "train/parallel_stage.h"
 #include "train/trainer.h"
 #include "train/validation.h"
 #include "train/weight_averages.h"
@@ -22,7 +23,9 @@ struct Trainer::Stage {
   std::int64_t total_steps = 0;
   SamplePreparer preparer;
   std::vector<NamedParameter> trained;
-  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<ParallelStage> parallel;    ///< null: one process
+  std::unique_ptr<Optimizer> optimizer;       ///< of `parallel`: over this rank's slices
+  bool stop_agreed = false;                   ///< of `parallel`: some rank was asked to stop
   std::unique_ptr<WeightAverages> averages;   ///< null: none are kept
   std::unique_ptr<Validator> validator;       ///< null: nothing is measured
   std::unique_ptr<AnswerEmbeddings> answers;  ///< for the objective that needs them
@@ -31,6 +34,8 @@ struct Trainer::Stage {
 
   std::vector<NamedParameter> trained_base() const;  ///< without the LoRA pairs
   bool trains_tower() const;
+  /// Whether the optimizer has a part of the tensors only.
+  bool is_sharded() const { return parallel && parallel->strategy() != ShardStrategy::kDdp; }
 };
 
 }  // namespace llava

@@ -68,9 +68,11 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   const StageConfig& config = *stage->config;
   if (config.packing) check_can_pack(checkpoint_.model, config.name);
   const std::uint64_t seed = config_.seed + static_cast<std::uint64_t>(index) * 1000003;
+  if (with_cache && !is_main()) wait_for_all("index of the data");  // rank 0 writes it
   stage->dataset = std::make_unique<Dataset>(config.data, with_cache ? config_.output : "");
+  if (with_cache && is_main()) wait_for_all("index of the data");
   stage->order = std::make_unique<SampleOrder>(
-      *stage->dataset, OrderOptions{config.sampler, config.batch_size, config.grad_accum, 1, seed});
+      *stage->dataset, OrderOptions{config.sampler, config.batch_size, config.grad_accum, seed});
   stage->total_steps = stage->order->total_steps(config.max_steps, config.epochs);
   stage->preparer = make_preparer(checkpoint_, config_, config, *stage->dataset);
   state_.lora = apply_lora(*model_, state_.lora, config.lora, seed, state_.touched);
@@ -80,14 +82,16 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   set_checkpointing(*model_, config.gradient_checkpointing, stage->trained);
   for (const NamedParameter& p : stage->trained_base()) state_.touched.insert(p.name);
   check_final_model(checkpoint_, state_.touched);
-  stage->optimizer = std::make_unique<Optimizer>(stage->trained, config.lr, config.optim);
-  if (config.ema.ema_decay > 0)
-    stage->averages = std::make_unique<WeightAverages>(*stage->optimizer, config.ema.ema_decay);
+  if (with_cache && !is_main()) wait_for_all("feature cache");  // rank 0 fills it, the others read it
   if (with_cache) fill_cache(*stage);
+  if (with_cache && is_main()) wait_for_all("feature cache");
   if (config.validation)
     stage->validator = std::make_unique<Validator>(*config.validation, stage->preparer, config.batch_size);
   if (with_cache && config.objective == Objective::kAnswerEmbedding)
     stage->answers = std::make_unique<AnswerEmbeddings>(*model_, *stage->dataset, stage->preparer);
+  make_optimizer(*stage);
+  if (config.ema.ema_decay > 0)
+    stage->averages = std::make_unique<WeightAverages>(*stage->optimizer, config.ema.ema_decay);
   if (with_cache) stage->step_objective = open_step_objective(*stage);
   return stage;
 }

@@ -47,10 +47,14 @@ Trainer::~Trainer() = default;
 
 void Trainer::run() {
   start_or_resume();
+  agree_on_start();
   load_model_once();
   fs::create_directories(config_.output);
-  const FileLock lock(config_.output);
-  write_file_atomic(fs::path(config_.output) / "config.yaml", config_yaml_);
+  std::optional<FileLock> lock;
+  if (is_main()) {
+    lock.emplace(config_.output);
+    write_file_atomic(fs::path(config_.output) / "config.yaml", config_yaml_);
+  }
   open_watch();
   peak_flops_ =
       measure_matmul_flops(fused::compute_type(model_->dtype(), model_->device()), model_->device());
@@ -59,13 +63,15 @@ void Trainer::run() {
     if (state_.stage_step == 0) state_.loss_scale = {stage->config->optim.loss_scale.init, 0};
     if (state_.stage_step > 0) resume_stage(*stage);
     run_stage(*stage);
+    if (stage->parallel) stage->parallel->finish();
     end_stage(*stage);
     ++state_.stage;
     state_.stage_step = 0;
     save(nullptr);
   }
-  write_final_model(fs::path(config_.output) / "final", checkpoint_, *model_, state_);
+  if (is_main()) write_final_model(fs::path(config_.output) / "final", checkpoint_, *model_, state_);
   saver_->finish();
+  wait_for_all("final model");
   log_info("train", "done: {} steps; the model is {}/final", state_.global_step, config_.output);
 }
 
@@ -136,12 +142,12 @@ void Trainer::run_stage(Stage& stage) {
            stage.optimizer->num_parameters());
   Loader loader(*stage.order, std::cref(stage.preparer),
                 {config_.loader_threads, state_.stage_step, stage.total_steps, 2, config_.seed,
-                 stage.dataset->size()});
-  Progress progress("training", stage.total_steps, state_.stage_step);
+                 stage.dataset->size(), rank(), world()});
+  Progress progress("training", stage.total_steps, state_.stage_step, {.enabled = is_main()});
   StepSummary summary;
   for (const std::int64_t first = state_.stage_step;;) {
     const bool improved = validate(stage);
-    if (options_.stop != nullptr && *options_.stop) {
+    if (must_stop(stage)) {
       progress.finish();
       save(&stage);
       saver_->finish();
@@ -155,7 +161,7 @@ void Trainer::run_stage(Stage& stage) {
     const StepMetrics metrics = run_step(stage, loader);
     ++state_.global_step;
     ++state_.stage_step;
-    metrics_->write(metrics);
+    if (metrics_) metrics_->write(metrics);
     if (options_.on_step) options_.on_step(metrics);
     progress.update(state_.stage_step, summary.add(metrics));
   }
@@ -171,15 +177,16 @@ StepMetrics Trainer::run_step(Stage& stage, Loader& loader) {
   metrics.data_wait_seconds = seconds_since(start);
   metrics.samples = static_cast<std::int64_t>(step.samples.size());
   note_bad_samples(stage, step);
-  if (state_.stage_step == 0) describe_stage(stage, step);
+  if (state_.stage_step == 0 && is_main()) describe_stage(stage, step);
   if (is_half()) stage.optimizer->set_loss_scale(state_.loss_scale.scale);
   metrics.loss = backward(stage, step, metrics);
-  metrics.grad_norm = stage.optimizer->gradient_norm();
+  metrics.grad_norm = end_backward(stage, metrics.loss);
   const double multiplier =
       schedule_multiplier(stage.config->schedule, state_.stage_step, stage.total_steps);
   note_rates(stage, multiplier, metrics);
   if (!overflowed(stage, metrics) && accept_step(stage, step, metrics)) {
     stage.optimizer->step(multiplier, metrics.grad_norm);
+    if (stage.parallel) stage.parallel->spread();
     if (stage.averages) stage.averages->update();
   } else {
     metrics.skipped = true;
@@ -197,6 +204,8 @@ StepMetrics Trainer::run_step(Stage& stage, Loader& loader) {
 
 bool Trainer::is_half() const { return model_->dtype() == c10::ScalarType::Half; }
 
+double Trainer::loss_scale() const { return is_half() ? state_.loss_scale.scale : 1.0; }
+
 double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metrics) {
   if (stage.step_objective) return stage.step_objective->backward(step, metrics);
   const StageConfig& config = *stage.config;
@@ -210,29 +219,47 @@ double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metr
     metrics.supervised_tokens += count_terms(sample.prompt.labels, true, Objective::kLm);
     metrics.images += static_cast<std::int64_t>(sample.media.size());
   }
-  const std::int64_t step_terms = std::accumulate(terms.begin(), terms.end(), std::int64_t{0});
   const auto batches = micro_batches(lengths, config);
+  const StepShare share = share_step(stage, step, terms, batches.size(), metrics);
+  const auto rounds = stage.parallel ? stage.parallel->rounds(static_cast<std::int64_t>(batches.size()))
+                                     : static_cast<std::int64_t>(batches.size());
   double loss = 0;
-  for (const std::vector<std::size_t>& rows : batches) {
-    std::vector<const PreparedSample*> samples;
-    std::int64_t micro_terms = 0;
-    for (const std::size_t row : rows) {
-      samples.push_back(&step.samples[row]);
-      micro_terms += terms[row];
-    }
-    if (micro_terms == 0) continue;
-    const LlavaModel::Loss part = objective_loss(*model_, make_batch(stage, samples), config.objective,
-                                                 stage.answers.get(), answer_directions(stage, samples));
-    LLAVA_ASSERT(part.tokens == micro_terms, "the loss covers other tokens than the labels say");
-    const bool by_token = config.loss_normalisation == LossNormalisation::kToken;
-    const double scale = by_token
-                             ? 1.0 / static_cast<double>(step_terms)
-                             : 1.0 / static_cast<double>(micro_terms) / static_cast<double>(batches.size());
-    const at::Tensor scaled = part.sum * scale;
-    loss += scaled.item<double>();
-    stage.optimizer->backward(scaled);
+  for (std::size_t round = 0; round < static_cast<std::size_t>(rounds); ++round) {
+    if (stage.parallel)
+      stage.parallel->begin_round(round + 1 == static_cast<std::size_t>(rounds), 1.0 / loss_scale());
+    loss += backward_batch(stage, step, round < batches.size() ? batches[round] : std::vector<std::size_t>{},
+                           terms, share);
+    if (stage.parallel) stage.parallel->end_round();
   }
   return loss;
+}
+
+double Trainer::backward_batch(Stage& stage, const LoadedStep& step, const std::vector<std::size_t>& rows,
+                               const std::vector<std::int64_t>& terms, const StepShare& share) {
+  const StageConfig& config = *stage.config;
+  std::vector<const PreparedSample*> samples;
+  std::int64_t micro_terms = 0;
+  for (const std::size_t row : rows) {
+    samples.push_back(&step.samples[row]);
+    micro_terms += terms[row];
+  }
+  if (micro_terms == 0) {
+    if (stage.parallel && stage.parallel->runs_empty_rounds()) empty_pass();
+    return 0;
+  }
+  const LlavaModel::Loss part = objective_loss(*model_, make_batch(stage, samples), config.objective,
+                                               stage.answers.get(), answer_directions(stage, samples));
+  LLAVA_ASSERT(part.tokens == micro_terms, "the loss covers other tokens than the labels say");
+  const bool by_token = config.loss_normalisation == LossNormalisation::kToken;
+  const double scale =
+      by_token ? 1.0 / share.terms : 1.0 / static_cast<double>(micro_terms) / share.micro_batches;
+  const at::Tensor scaled = part.sum * scale;
+  if (!stage.parallel) {
+    stage.optimizer->backward(scaled);
+  } else if (scaled.requires_grad()) {
+    (is_half() ? scaled * loss_scale() : scaled).backward();
+  }
+  return scaled.item<double>();
 }
 
 at::Tensor Trainer::answer_directions(const Stage& stage,

@@ -13,6 +13,7 @@
 #include "data/loader.h"
 #include "data/prepare.h"
 #include "data/validate.h"
+#include "dist/collectives.h"
 #include "model/llava_model.h"
 #include "train/checkpoint_saver.h"
 #include "train/feature_cache.h"
@@ -22,12 +23,15 @@
 
 namespace llava {
 
+struct StepShare;
+
 struct TrainOptions {
   std::string
       resume;  ///< "": start anew (refused if the output has checkpoints), "auto", or a checkpoint folder
   const std::atomic<bool>* stop = nullptr;  ///< set by a signal: finish the step, save, Error{kStopped}
   std::string code_version;                 ///< noted in checkpoints
   c10::Device device = c10::Device(c10::kCPU);
+  std::shared_ptr<Collectives> group;  ///< the processes that train together; null: this one alone
   std::function<void(const StepMetrics&)> on_step;        ///< after each step
   std::function<void(const EvalMetrics&)> on_validation;  ///< after each result
   std::function<void(std::string_view)> on_save_phase;    ///< CheckpointSaver::Options::on_phase
@@ -76,9 +80,29 @@ class Trainer {
   void run_stage(Stage& stage);
   StepMetrics run_step(Stage& stage, Loader& loader);
   bool is_half() const;
+  double loss_scale() const;
   double backward(Stage& stage, const LoadedStep& step, StepMetrics& metrics);
   std::unique_ptr<StepObjective> open_step_objective(const Stage& stage) const;
   CollateRow make_row(const Stage& stage, const PreparedSample& sample) const;
+  double backward_batch(Stage& stage, const LoadedStep& step, const std::vector<std::size_t>& rows,
+                        const std::vector<std::int64_t>& terms, const StepShare& share);
+  StepShare share_step(Stage& stage, const LoadedStep& step, const std::vector<std::int64_t>& terms,
+                       std::size_t micro_batches, StepMetrics& metrics);
+  double end_backward(Stage& stage, double& loss);
+  std::int64_t rank() const { return options_.group ? options_.group->rank() : 0; }
+  std::int64_t world() const { return options_.group ? options_.group->size() : 1; }
+  bool is_main() const { return rank() == 0; }
+  void wait_for_all(const char* what);
+  void agree_on_start();
+  void make_optimizer(Stage& stage);
+  bool must_stop(const Stage& stage) const;
+  void empty_pass();
+  /// Each rank writes its part of a checkpoint; where those files are. Empty: there are none.
+  std::vector<std::filesystem::path> write_shards(const Stage* stage);
+  /// Restores a stage from the parts that ranks wrote; false: a plain checkpoint for a plain run.
+  bool resume_shards(Stage& stage);
+  /// zero3: a pass of the model is a matter of all ranks.
+  static bool layers_are_cut(const Stage& stage);
   MultimodalBatch make_batch(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
   /// [rows,D]; undefined unless the objective needs them.
   at::Tensor answer_directions(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
@@ -106,6 +130,7 @@ class Trainer {
   std::unique_ptr<MetricsWriter> metrics_;
   std::unique_ptr<RunLogs> logs_;
   std::unique_ptr<CheckpointSaver> saver_;
+  std::int64_t saved_step_ = -1;  ///< of the newest checkpoint
   double save_seconds_ = 0;  ///< since the last step
   double peak_flops_ = 0;
 };

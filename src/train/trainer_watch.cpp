@@ -27,13 +27,14 @@ OrderedJson finite_or_text(double value) {
 
 void Trainer::open_watch() {
   const fs::path output = config_.output;
+  saver_ = std::make_unique<CheckpointSaver>(
+      CheckpointSaver::Options{output, config_.save_total_limit, options_.on_save_phase});
+  if (!is_main()) return;  // one process writes
   set_aside_later(output, state_.global_step);
   metrics_ = std::make_unique<MetricsWriter>(output, state_.global_step, config_.tensorboard);
   const auto lines = [&](const char* name) { return JsonLines(output / name, state_.global_step); };
   logs_ = std::make_unique<RunLogs>(RunLogs{lines("bad_steps.jsonl"), lines("bad_samples.jsonl"),
                                             lines("stages.jsonl"), lines("samples.jsonl")});
-  saver_ = std::make_unique<CheckpointSaver>(
-      CheckpointSaver::Options{output, config_.save_total_limit, options_.on_save_phase});
 }
 
 /// The rates a step is made with and what its gradients are multiplied with.
@@ -73,7 +74,7 @@ bool Trainer::accept_step(const Stage& stage, const LoadedStep& step, const Step
                       {"samples", OrderedJson::array()}};
   for (const PreparedSample& sample : step.samples)
     line["samples"].push_back({{"index", sample.index}, {"sample", stage.dataset->describe(sample.index)}});
-  logs_->bad_steps.write(line);
+  if (logs_) logs_->bad_steps.write(line);
   if (verdict.abort)
     throw Error(ErrorKind::kInternal, fmt::format("step {}: {}", metrics.step, verdict.reason),
                 "lower the learning rate or use float32; the checkpoints before this step are intact and "
@@ -136,13 +137,14 @@ bool Trainer::validate(Stage& stage) {
   std::optional<WeightAverages::InPlace> averages;
   if (config.use_ema) averages.emplace(*stage.averages);
   auto result = stage.validator->measure(
-      *model_, [&](const auto& rows) { return plain_batch(stage, rows); }, options_.stop);
+      *model_, [&](const auto& rows) { return plain_batch(stage, rows); },
+      stage.parallel ? nullptr : options_.stop);  // ranks stop together, after a step
   if (!result) return false;
   result->step = state_.global_step - 1;
   result->stage = stage.config->name;
   result->best = note_result(config, state_.validation, stage.index, state_.global_step, result->loss);
-  metrics_->write_validation(*result);
-  show_answers(stage);
+  if (metrics_) metrics_->write_validation(*result);
+  if (logs_ && !layers_are_cut(stage)) show_answers(stage);
   if (options_.on_validation) options_.on_validation(*result);
   log_info("validation", "after step {}: loss {:.4f}, {:.1f} % of {} tokens right{}", state_.global_step,
            result->loss, 100 * result->token_accuracy, result->tokens,
@@ -155,7 +157,10 @@ bool Trainer::stopped_early(const Stage& stage) const {
 }
 
 void Trainer::save(const Stage* stage) {
-  if (stage != nullptr && saver_->last_step() == state_.global_step) return;
+  // ranks decide alike; one process tries again what could not be written
+  const std::int64_t last = options_.group ? saved_step_ : saver_->last_step();
+  if (stage != nullptr && last == state_.global_step) return;
+  saved_step_ = state_.global_step;
   const auto start = std::chrono::steady_clock::now();
   RunningState running;
   if (stage != nullptr) {
@@ -163,16 +168,20 @@ void Trainer::save(const Stage* stage) {
     if (stage->averages) running.averages = stage->averages->tensors();
   }
   saver_->wait();  // before copies are made: never two in memory
+  const std::vector<fs::path> ready = write_shards(stage);
+  if (!is_main()) return;
+  const bool whole = stage != nullptr && !stage->is_sharded();
   const bool beside = config_.async_save && stage != nullptr;
   const auto best = state_.validation.best_step;
-  saver_->save(take_content(state_, *model_, stage != nullptr ? &running : nullptr, config_yaml_, beside),
-               best >= 0 ? std::optional(best) : std::nullopt, beside);
+  CheckpointContent content = take_content(state_, *model_, whole ? &running : nullptr, config_yaml_, beside);
+  content.ready = ready;
+  saver_->save(std::move(content), best >= 0 ? std::optional(best) : std::nullopt, beside);
   save_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 /// Restores what a checkpoint within a stage holds besides the weights.
 void Trainer::resume_stage(Stage& stage) {
-  load_optimizer(resume_from_, *stage.optimizer, model_->device());
+  if (!resume_shards(stage)) load_optimizer(resume_from_, *stage.optimizer, model_->device());
   if (!stage.averages) return;
   if (fs::exists(resume_from_ / "ema.safetensors")) {
     load_tensors(resume_from_, "ema.safetensors", stage.averages->tensors());
@@ -187,6 +196,7 @@ void Trainer::resume_stage(Stage& stage) {
 void Trainer::end_stage(Stage& stage) {
   saver_->wait();
   saver_->poll();
+  wait_for_all("end of the stage");  // what rank 0 has saved can be read
   const ValidationState& v = state_.validation;
   const bool wants_best = stage.validator && stage.validator->config().load_best_model_at_end;
   if (wants_best && v.stage == stage.index && v.best_step >= 0 && v.best_step != state_.global_step) {

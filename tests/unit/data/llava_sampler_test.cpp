@@ -1,8 +1,10 @@
+#include "data/loader.h"
 #include "data/llava_sampler.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <numeric>
 
 #include "base/files.h"
 #include "data/record_facts.h"
@@ -86,32 +88,33 @@ Dataset lengths_dataset(const Json& mixed) {
   return Dataset({{(folder / "a.jsonl").string(), "", 1.0, 0}});
 }
 
-TEST(SampleOrder, FollowsLlavaOnADataSetAndSharesItsStepsAmongRanks) {
+TEST(SampleOrder, FollowsLlavaOnADataSetWhereItsProcessesTimesItsBatchesAreTheStep) {
   LLAVA_GOLDEN_OR_SKIP(path, "samplers/llava_order.json");
   const Json golden = read_json_file(path);
   const Dataset data = lengths_dataset(golden["mixed"]);
   for (const Json& row : golden["cases"]) {
     if (row["rule"] != "modality") continue;
-    const std::int64_t world = row["world"];
-    const SampleOrder order(data, {SamplerKind::kLlavaModality, 4, world == 8 ? 4 : 1,
-                                   world == 8 ? 2 : world, row["seed"].get<std::uint64_t>()});
+    const SampleOrder order(data, {SamplerKind::kLlavaModality, 4, row["world"], row["seed"]});
     EXPECT_EQ(order.epoch(0), row["order"].get<Order>());
-    for (std::int64_t step = 0; step < order.steps_per_epoch(); ++step) {
-      const auto all = order.step_samples(step);
-      std::vector<std::size_t> joined(all.size(), SIZE_MAX);
-      for (std::int64_t rank = 0; rank < order.options().world_size; ++rank) {
-        const auto places = order.rank_places(all.size(), rank), own = order.rank_samples(step, rank);
-        for (std::size_t i = 0; i < places.size(); ++i) {
-          EXPECT_EQ(joined[places[i]], SIZE_MAX);
-          joined[places[i]] = own[i];
-        }
+  }
+  const SampleOrder order(data, {SamplerKind::kLlavaLength, 4, 2, 1});
+  EXPECT_NE(order.epoch(0), order.epoch(1));
+}
+
+TEST(Loader, PartsOfAStepAreItsSamplesInOrderAndDifferByOneAtMost) {
+  for (const std::size_t count : {0U, 1U, 5U, 8U, 13U})
+    for (const std::int64_t world : {1, 2, 3, 8}) {
+      std::vector<std::size_t> joined;
+      for (std::int64_t rank = 0; rank < world; ++rank) {
+        const auto part = part_of(count, rank, world);
+        EXPECT_LE(part.size(), count / static_cast<std::size_t>(world) + 1);
+        EXPECT_GE(part.size(), count / static_cast<std::size_t>(world));
+        joined.insert(joined.end(), part.begin(), part.end());
       }
+      std::vector<std::size_t> all(count);
+      std::iota(all.begin(), all.end(), std::size_t{0});
       EXPECT_EQ(joined, all);
     }
-  }
-  const SampleOrder order(data, {SamplerKind::kLlavaLength, 4, 1, 2, 1});
-  EXPECT_NE(order.epoch(0), order.epoch(1));
-  EXPECT_EQ(order.rank_samples(0, 0).size(), 4u);
 }
 
 }  // namespace

@@ -78,6 +78,8 @@ TEST(Collectives, EachGivesWhatItsNameSays) {
     EXPECT_EQ(group.sum({1.5, r}, "sum"), (std::vector<double>{4.5, 3}));
     EXPECT_EQ(group.exchange({r}, "exchange")[2][0], 2);
     group.barrier("end");
+    if (group.is_main()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    group.wait_for_all("late");
     EXPECT_TRUE(group.same_sequence());
     EXPECT_NE(group.last_call().find("sequence"), std::string::npos);
   });
