@@ -1,4 +1,3 @@
-#include "data/loader.h"
 #include "data/llava_sampler.h"
 
 #include <gtest/gtest.h>
@@ -7,6 +6,7 @@
 #include <numeric>
 
 #include "base/files.h"
+#include "data/loader.h"
 #include "data/record_facts.h"
 #include "data/sampler.h"
 #include "support/golden.h"
@@ -94,7 +94,8 @@ TEST(SampleOrder, FollowsLlavaOnADataSetWhereItsProcessesTimesItsBatchesAreTheSt
   const Dataset data = lengths_dataset(golden["mixed"]);
   for (const Json& row : golden["cases"]) {
     if (row["rule"] != "modality") continue;
-    const SampleOrder order(data, {SamplerKind::kLlavaModality, 4, row["world"], row["seed"]});
+    const SampleOrder order(data, {SamplerKind::kLlavaModality, 4, row["world"].get<std::int64_t>(),
+                                   row["seed"].get<std::uint64_t>()});
     EXPECT_EQ(order.epoch(0), row["order"].get<Order>());
   }
   const SampleOrder order(data, {SamplerKind::kLlavaLength, 4, 2, 1});
