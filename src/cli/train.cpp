@@ -99,7 +99,7 @@ c10::Device device_of(const std::string& name, const Place& place) {
 
 std::shared_ptr<Collectives> join_group(const Place& place, c10::Device device,
                                         const DistributedConfig& config) {
-  if (!place.several()) return nullptr;
+  if (!place.joins()) return nullptr;
   const std::chrono::seconds timeout(static_cast<std::int64_t>(config.timeout_seconds));
   auto group = std::make_shared<Collectives>(connect(place, device, timeout), place,
                                              Collectives::Options{timeout, config.check});

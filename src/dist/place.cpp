@@ -89,7 +89,7 @@ Place find_place(const Environment& environment) {
     if (place.size < 1 || place.rank >= place.size)
       fail(ErrorKind::kUsage, "{}={} with {}={}: ranks count from 0 to one below the number of processes",
            names.rank, *rank, names.size, *size);
-    if (!place.several()) return {};
+    if (!place.several() && place.launcher != "torchrun") return {};
     if (const auto local = environment(names.local_rank))
       place.local_rank = number(*local, names.local_rank);
     if (names.local_size == nullptr) {

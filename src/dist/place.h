@@ -15,6 +15,8 @@ struct Place {
   std::string session;      ///< separates the keys of a restart from those before
   bool store_runs = false;  ///< the launcher keeps the key-value store, rank 0 need not
   bool several() const { return size > 1; }
+  /// Whether a launcher wants a group: several processes, or one of torchrun's, which runs what several run.
+  bool joins() const { return !launcher.empty(); }
 };
 
 /// A variable's value; nullopt where it is not set.

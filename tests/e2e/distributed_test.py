@@ -37,7 +37,7 @@ class DistributedTest(CliTest):
         stage = {
             "data": [{"path": str(golden("train") / "data.json")}],
             "train": ["^mm_projector\\.", "^language_model\\.", "^lm_head\\."],
-            "lr": [{"": 2e-4}],
+            "lr": 2e-4,
             "template": "user_assistant",
             "tokenisation": "segments",
             "max_steps": 20,
@@ -60,14 +60,16 @@ class DistributedTest(CliTest):
         path.write_text(json.dumps(config))
         return path
 
-    def start(self, config: Path, ranks: int, *arguments: str, **environment: str) -> list[subprocess.Popen]:
-        """One process for each rank; one rank has none of the variables."""
+    def start(
+        self, config: Path, ranks: int, *arguments: str, group_of_one: bool = False, **environment: str
+    ) -> list[subprocess.Popen]:
+        """One process for each rank; one rank has none of the variables, unless it is to be a group of one."""
         shared = {"OMP_NUM_THREADS": "1", "LLAVA_LOG": "info", **environment}
         port = free_port()
         processes = []
         for rank in range(ranks):
             own = dict(os.environ, **shared)
-            if ranks > 1:
+            if ranks > 1 or group_of_one:
                 own.update(
                     RANK=str(rank),
                     WORLD_SIZE=str(ranks),
@@ -195,10 +197,14 @@ class DistributedTest(CliTest):
         for error in self.finish(processes, 2):
             self.assertIn("needs whole matrices", error)
 
-    def test_one_process_with_zero3_is_a_plain_run_bit_for_bit(self) -> None:
-        self.train(self.config("plain", max_steps=3), 1)
-        self.train(self.config("alone", max_steps=3, distributed={"strategy": "zero3"}), 1)
-        self.assertEqual(self.largest_difference("plain", "alone"), 0)
+    def test_a_group_of_one_process_is_a_plain_run_bit_for_bit(self) -> None:
+        self.train(self.config("plain", max_steps=5), 1)
+        for strategy in STRATEGIES:
+            with self.subTest(strategy):
+                config = self.config(f"alone-{strategy}", max_steps=5, distributed={"strategy": strategy})
+                self.finish(self.start(config, 1, group_of_one=True))
+                self.assertEqual(self.largest_difference("plain", f"alone-{strategy}"), 0)
+                self.assertEqual(self.losses("plain"), self.losses(f"alone-{strategy}"))
 
     def test_the_plan_is_printed_once(self) -> None:
         processes = self.start(self.config("plan"), 2, "--plan")

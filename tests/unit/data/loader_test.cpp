@@ -93,7 +93,7 @@ TEST(SampleOrder, KeepsRandomWeightsExactly) {
     const double weight = 0.05 + 3 * rng.uniform();
     const Dataset data = make_dataset("mixture", first, weight, second);
     const auto kind = static_cast<SamplerKind>(rng.below(6));
-    const SampleOrder order(data, {kind, 1 + static_cast<std::int64_t>(rng.below(5)), 2, 2, rng.next()});
+    const SampleOrder order(data, {kind, 1 + static_cast<std::int64_t>(rng.below(5)), 4, rng.next()});
     const std::int64_t wanted =
         std::llround((weight - std::floor(weight)) * first) + std::llround(std::floor(weight)) * first;
     if (wanted + second == 0) continue;
@@ -195,11 +195,11 @@ TEST(Loader, GivesTwoRanksWhatOneProcessSeesBadSamplesIncluded) {
     if (index % 4 == 0) fail(ErrorKind::kInput, "bad {}", index);
     return slow_prepare(index);
   };
-  const SampleOrder whole(data, {SamplerKind::kLength, 3, 2, 1, 4}),
-      shared(data, {SamplerKind::kLength, 3, 1, 2, 4});
-  Loader one(whole, prepare, {2, 0, 4, 2, 9, data.size()}),
-      first(shared, prepare, {2, 0, 4, 2, 9, data.size(), 0}),
-      second(shared, prepare, {2, 0, 4, 2, 9, data.size(), 1});
+  const OrderOptions options{SamplerKind::kLength, 3, 2, 4};
+  const SampleOrder order(data, options), of_first(data, options), of_second(data, options);
+  Loader one(order, prepare, {2, 0, 4, 2, 9, data.size()}),
+      first(of_first, prepare, {2, 0, 4, 2, 9, data.size(), 0, 2}),
+      second(of_second, prepare, {2, 0, 4, 2, 9, data.size(), 1, 2});
   for (int s = 0; s < 4; ++s) {
     std::multiset<std::size_t> all, parts;
     for (const PreparedSample& sample : one.next().samples) all.insert(sample.index);

@@ -19,6 +19,8 @@ Environment with(std::map<std::string, std::string> values) {
 TEST(Place, NothingSetIsOneProcess) {
   EXPECT_FALSE(find_place(with({})).several());
   EXPECT_FALSE(find_place(with({{"RANK", "0"}, {"WORLD_SIZE", "1"}})).several());
+  EXPECT_TRUE(find_place(with({{"RANK", "0"}, {"WORLD_SIZE", "1"}})).joins());
+  EXPECT_FALSE(find_place(with({{"SLURM_PROCID", "0"}, {"SLURM_STEP_NUM_TASKS", "1"}})).joins());
 }
 
 TEST(Place, TorchrunsVariables) {
