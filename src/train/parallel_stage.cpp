@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "base/error.h"
@@ -20,6 +21,15 @@ at::Tensor own_slice(const at::Tensor& tensor, const Collectives& group) {
   const at::NoGradGuard no_grad;
   const Slice slice = slice_of(tensor.numel(), group.size(), group.rank());
   return tensor.detach().view(-1).narrow(0, slice.begin, slice.length);
+}
+
+/// The norm of the gradients is a sum in the optimizer's order: the same order makes it the same number.
+void sort_like(const std::vector<NamedParameter>& trained, std::vector<NamedParameter>& owned) {
+  std::map<std::string, std::size_t> place;
+  for (const NamedParameter& p : trained) place.emplace(p.name, place.size());
+  std::stable_sort(owned.begin(), owned.end(), [&](const NamedParameter& a, const NamedParameter& b) {
+    return place.at(a.name) < place.at(b.name);
+  });
 }
 
 }  // namespace
@@ -48,6 +58,7 @@ ParallelStage::ParallelStage(Collectives& group, LlavaModel& model,
     if (!layers_ || !layers_->has(p.name)) replicated_.push_back(p);
   for (NamedParameter& p : cuts(config.strategy) ? own_slices(replicated_) : replicated_)
     owned.push_back(std::move(p));
+  sort_like(trained, owned);
   made_ = std::make_unique<Optimizer>(owned, lr, optim);
   optimizer_ = made_.get();
   GradientBuckets::Options options;
