@@ -126,9 +126,9 @@ class TrainKillTest(CliTest):
         again.wait_for("saved")
         self.assertEqual(again.resumed(), announced)
         self.assertNotIn("skipping", again.text())
-        self.assertEqual([p.name for p in (self.folder / "out").glob("tmp-*")], [])
         again.process.send_signal(signal.SIGTERM)
         self.assertEqual(again.process.wait(timeout=10), 75)
+        self.assertEqual([p.name for p in (self.folder / "out").glob("tmp-*")], [])
 
 
 if __name__ == "__main__":
