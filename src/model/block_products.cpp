@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "model/fused_block.h"
+#include "model/int8_product.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -87,7 +88,9 @@ at::Tensor BlockProducts::wide_matrix(const Group& group) const {
 
 void BlockProducts::forward(const Group& group, const at::Tensor& x, at::Tensor& y) const {
   std::int64_t column = 0;
-  if (native_) {
+  if (group[0].int8 >= 0) {
+    forward_int8(group, x, y);
+  } else if (native_) {
     forward_native(group, x, y);
   } else if (!direct(group)) {
     at::mm_out(y, x, wide_matrix(group).t());
@@ -109,7 +112,9 @@ void BlockProducts::forward(const Group& group, const at::Tensor& x, at::Tensor&
 void BlockProducts::backward(const Group& group, const at::Tensor& g, const at::Tensor& x, at::Tensor& gx,
                              std::vector<at::Tensor>& grads) const {
   std::int64_t column = 0;
-  if (native_) {
+  if (group[0].int8 >= 0) {
+    backward_int8(group, g, gx);
+  } else if (native_) {
     backward_native(group, g, gx);
   } else if (!direct(group)) {
     at::mm_out(gx, g, wide_matrix(group));
@@ -145,6 +150,27 @@ void BlockProducts::parameter_gradients(const Part& part, const at::Tensor& g, c
   const at::Tensor low_grad = at::mm(g, wide(at(part.b)));           // [N,r]
   put(part.b, at::mm(low.t(), g).mul_(part.scale).t().contiguous());  // thin times wide is the faster way round
   put(part.a, at::mm(low_grad.t(), x).mul_(part.scale));
+}
+
+void BlockProducts::forward_int8(const Group& group, const at::Tensor& x, at::Tensor& y) const {
+  const Int8Rows rows = to_int8(x, {});
+  std::int64_t column = 0;
+  for (const Part& part : group) {
+    at::Tensor own = columns_of(y, column, parameters_[part.weight]);
+    int8_product(rows, at(part.int8).t(), at(part.int8 + 1), own);
+    if (part.a >= 0) own.addmm_(at::mm(x, wide(at(part.a)).t()), wide(at(part.b)).t(), 1, part.scale);
+    column += own.size(1);
+  }
+}
+
+void BlockProducts::backward_int8(const Group& group, const at::Tensor& g, at::Tensor& gx) const {
+  std::int64_t column = 0;
+  for (const Part& part : group) {
+    const at::Tensor own = columns_of(g, column, parameters_[part.weight]);
+    int8_product(to_int8(own, at(part.int8 + 1)), at(part.int8), {}, gx, column > 0);
+    if (part.a >= 0) gx.addmm_(at::mm(own, wide(at(part.b))), wide(at(part.a)), 1, part.scale);
+    column += own.size(1);
+  }
 }
 
 void BlockProducts::forward_native(const Group& group, const at::Tensor& x, at::Tensor& y) const {

@@ -11,6 +11,7 @@ namespace llava::fused {
 struct Part {
   std::size_t weight = 0;
   std::ptrdiff_t bias = -1, a = -1, b = -1;
+  std::ptrdiff_t int8 = -1;  ///< the frozen weight in 8 bits, its rows' scales behind it
   double scale = 0;
 };
 /// Layers of one input, whose outputs lie side by side.
@@ -18,7 +19,8 @@ using Group = std::vector<Part>;
 
 /// Products of float32 rows with groups of matrices, with their low-rank pairs, and their gradients. Matrices are
 /// widened to float32 with the pair added (x W^T + s x A^T B^T = x (W + s B A)^T: a matrix has fewer rows than a
-/// batch has tokens), or, for bfloat16 on a machine that is good at it, used as they are.
+/// batch has tokens), or, for bfloat16 on a machine that is good at it, used as they are. Groups whose matrices are there in 8 bits are
+/// multiplied so (int8_product.h), forwards and backwards, with their pairs beside them in float32.
 class BlockProducts {
  public:
   BlockProducts(const std::vector<at::Tensor>& parameters, c10::ScalarType dtype);
@@ -35,6 +37,8 @@ class BlockProducts {
   at::Tensor wide_matrix(const Group& group) const;
   void parameter_gradients(const Part& part, const at::Tensor& g, const at::Tensor& x,
                            std::vector<at::Tensor>& grads) const;
+  void forward_int8(const Group& group, const at::Tensor& x, at::Tensor& y) const;
+  void backward_int8(const Group& group, const at::Tensor& g, at::Tensor& gx) const;
   void forward_native(const Group& group, const at::Tensor& x, at::Tensor& y) const;
   void backward_native(const Group& group, const at::Tensor& g, at::Tensor& gx) const;
 

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "model/floats.h"
+#include "model/int8_product.h"
 #include "model/kernels.h"
 
 namespace llava::fused {
@@ -73,33 +74,20 @@ class Rotate : public Function<Rotate> {
   }
 };
 
-/// a [M,K] (times column_scale) in 8 bits, times `b` [K,N] in 8 bits, as float32 (times out_scale,
-/// which may be null): [M,N].
-at::Tensor int8_product(const at::Tensor& a, const float* column_scale, const at::Tensor& b,
-                        const float* out_scale) {
-  const std::int64_t rows = a.size(0);
-  at::Tensor q = at::empty(a.sizes(), a.options().dtype(at::kChar)),
-             row_scale = at::empty({rows}, a.options());
-  kernels::quantise_rows(floats(a), column_scale, rows, a.size(1), q.mutable_data_ptr<std::int8_t>(),
-                         floats(row_scale));
-  const at::Tensor sums = at::_int_mm(q, b);
-  at::Tensor out = at::empty(sums.sizes(), a.options());
-  kernels::dequantise(sums.const_data_ptr<std::int32_t>(), floats(std::as_const(row_scale)), out_scale,
-                      rows, sums.size(1), floats(out));
-  return out;
-}
-
 class Int8Linear : public Function<Int8Linear> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& values,
                             const at::Tensor& scales) {
     context->save_for_backward({values, scales});
-    return int8_product(x, nullptr, values.t(), floats(scales));
+    at::Tensor y = at::empty({x.size(0), values.size(0)}, x.options());
+    int8_product(to_int8(x, {}), values.t(), scales, y);
+    return y;
   }
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto saved = context->get_saved_variables();
-    return {int8_product(grads[0].contiguous(), floats(saved[1]), saved[0], nullptr), at::Tensor(),
-            at::Tensor()};
+    at::Tensor dx = at::empty({grads[0].size(0), saved[0].size(1)}, grads[0].options());
+    int8_product(to_int8(grads[0].contiguous(), saved[1]), saved[0], {}, dx);
+    return {dx, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -124,11 +112,8 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
 Int8Matrix quantise(const at::Tensor& weight) {
   const at::NoGradGuard no_grad;
   const at::Tensor wide = weight.to(at::kFloat).contiguous();
-  Int8Matrix matrix{at::empty(wide.sizes(), wide.options().dtype(at::kChar)),
-                    at::empty({wide.size(0)}, wide.options())};
-  kernels::quantise_rows(floats(wide), nullptr, wide.size(0), wide.size(1),
-                         matrix.values.mutable_data_ptr<std::int8_t>(), floats(matrix.scales));
-  return matrix;
+  const Int8Rows rows = to_int8(wide, {});
+  return {rows.values, rows.scales};
 }
 
 at::Tensor int8_linear(const at::Tensor& x, const Int8Matrix& weight, const at::Tensor& bias) {

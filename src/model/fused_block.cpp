@@ -175,7 +175,8 @@ class DecoderBlock : public Function<DecoderBlock> {
 };
 
 bool linear_fits(const Linear& linear, c10::ScalarType dtype) {
-  if (!linear.weight.defined() || linear.weight.scalar_type() != dtype || linear.int8) return false;
+  if (!linear.weight.defined() || linear.weight.scalar_type() != dtype) return false;
+  if (linear.int8 && linear.weight.requires_grad()) return false;
   if (linear.nf4 || linear.lora_magnitude.defined()) return false;
   if (!linear.has_lora() || !linear.lora_enabled) return true;
   return linear.lora_dropout == 0 || !linear.lora_a.requires_grad() || !at::GradMode::is_enabled();
@@ -189,6 +190,7 @@ Part add_part(const Linear& linear, std::vector<at::Tensor>& list) {
   };
   Part part;
   part.weight = static_cast<std::size_t>(add(linear.weight));
+  if (linear.int8) part.int8 = add(linear.int8->values), add(linear.int8->scales);
   if (linear.bias.defined()) part.bias = add(linear.bias);
   if (linear.has_lora() && linear.lora_enabled) {
     part.a = add(linear.lora_a), part.b = add(linear.lora_b);
@@ -205,7 +207,9 @@ bool block_fits(const BlockParts& p, const at::Tensor& x, std::int64_t head_dim)
   if (dtype != at::kFloat && dtype != at::kBFloat16) return false;
   for (const Linear* linear : {p.q, p.k, p.v, p.o, p.gate, p.up, p.down})
     if (!linear_fits(*linear, dtype)) return false;
-  return true;
+  // matrices of one input are multiplied in one way
+  const auto alike = [](const Linear* a, const Linear* b) { return a->int8.has_value() == b->int8.has_value(); };
+  return alike(p.q, p.k) && alike(p.q, p.v) && alike(p.gate, p.up);
 }
 
 at::Tensor decoder_block(const BlockParts& p, const at::Tensor& x, const std::shared_ptr<const BlockContext>& context) {

@@ -48,14 +48,29 @@ LLAVA_ROW void quantise_row(const float* __restrict x, const float* __restrict c
   }
 }
 
-LLAVA_ROW void dequantise_row(const std::int32_t* __restrict sums, float row_scale,
-                              const float* __restrict column_scale, std::int64_t columns,
-                              float* __restrict out) {
+template <bool kAdd>
+inline void put(float value, float& out) {
+  out = kAdd ? out + value : value;
+}
+
+template <bool kAdd>
+inline void dequantise_into(const std::int32_t* __restrict sums, float row_scale,
+                            const float* __restrict column_scale, std::int64_t columns, float* __restrict out) {
   if (column_scale == nullptr) {
-    for (std::int64_t i = 0; i < columns; ++i) out[i] = static_cast<float>(sums[i]) * row_scale;
+    for (std::int64_t i = 0; i < columns; ++i) put<kAdd>(static_cast<float>(sums[i]) * row_scale, out[i]);
   } else {
     for (std::int64_t i = 0; i < columns; ++i)
-      out[i] = static_cast<float>(sums[i]) * (row_scale * column_scale[i]);
+      put<kAdd>(static_cast<float>(sums[i]) * (row_scale * column_scale[i]), out[i]);
+  }
+}
+
+LLAVA_ROW void dequantise_row(const std::int32_t* __restrict sums, float row_scale,
+                              const float* __restrict column_scale, std::int64_t columns, float* __restrict out,
+                              bool add) {
+  if (add) {
+    dequantise_into<true>(sums, row_scale, column_scale, columns, out);
+  } else {
+    dequantise_into<false>(sums, row_scale, column_scale, columns, out);
   }
 }
 
@@ -160,17 +175,17 @@ void each_row(std::int64_t rows, std::int64_t columns, const F& row) {
 
 }  // namespace
 
-void quantise_rows(const float* x, const float* column_scale, std::int64_t rows, std::int64_t columns,
-                   std::int8_t* q, float* row_scale) {
+void quantise_rows(const float* x, std::int64_t stride, const float* column_scale, std::int64_t rows,
+                   std::int64_t columns, std::int8_t* q, float* row_scale) {
   each_row(rows, columns, [=](std::int64_t r) {
-    quantise_row(x + r * columns, column_scale, columns, q + r * columns, row_scale + r);
+    quantise_row(x + r * stride, column_scale, columns, q + r * columns, row_scale + r);
   });
 }
 
 void dequantise(const std::int32_t* sums, const float* row_scale, const float* column_scale,
-                std::int64_t rows, std::int64_t columns, float* out) {
+                std::int64_t rows, std::int64_t columns, float* out, std::int64_t stride, bool add) {
   each_row(rows, columns, [=](std::int64_t r) {
-    dequantise_row(sums + r * columns, row_scale[r], column_scale, columns, out + r * columns);
+    dequantise_row(sums + r * columns, row_scale[r], column_scale, columns, out + r * stride, add);
   });
 }
 

@@ -6,13 +6,14 @@
 namespace llava::kernels {
 
 /// q = round(x * column_scale / row_scale) with row_scale = max |x * column_scale| / 127 of each row (1 for
-/// a row of zeros). column_scale may be null.
-void quantise_rows(const float* x, const float* column_scale, std::int64_t rows, std::int64_t columns,
-                   std::int8_t* q, float* row_scale);
+/// a row of zeros). column_scale may be null. Rows of x begin `stride` numbers apart.
+void quantise_rows(const float* x, std::int64_t stride, const float* column_scale, std::int64_t rows,
+                   std::int64_t columns, std::int8_t* q, float* row_scale);
 
-/// out = sums * row_scale * column_scale; column_scale may be null.
+/// out = sums * row_scale * column_scale, or that is added to it; column_scale may be null. Rows of out begin `stride`
+/// numbers apart.
 void dequantise(const std::int32_t* sums, const float* row_scale, const float* column_scale,
-                std::int64_t rows, std::int64_t columns, float* out);
+                std::int64_t rows, std::int64_t columns, float* out, std::int64_t stride, bool add);
 
 /// out = x * inverse * weight with inverse[row] = 1 / sqrt(mean(x^2) + eps).
 void rms_norm(const float* x, const float* weight, float eps, std::int64_t rows, std::int64_t columns,

@@ -164,6 +164,8 @@ fs::path write_checkpoint(const fs::path& output, const CheckpointContent& conte
     }
     for (const auto& [name, text] : content.texts) write_file_atomic(building / name, text);
     for (const fs::path& file : content.ready) fs::rename(file, building / file.filename());
+    std::error_code not_empty;
+    if (!content.ready.empty()) fs::remove(content.ready.front().parent_path(), not_empty);
     phase("manifest");
     write_manifest(building, content);
     sync_folder(building);

@@ -92,15 +92,15 @@ void Trainer::start_or_resume() {
   }
   verify_checkpoint(*found);
   resume_from_ = *found;
-  const std::string version = state_.code_version;
+  const std::string own = state_.code_version;
   state_ = read_state(resume_from_);
+  const std::string saved_by = std::exchange(state_.code_version, own);
+  if (!is_main()) return;  // one process says it
   if (read_file(resume_from_ / "config.yaml") != config_yaml_)
     log_warning("train", "the config differs from the one {} was saved with; going on with the new one",
                 resume_from_.string());
-  if (state_.code_version != version)
-    log_warning("train", "{} was saved by version {}, this is {}", resume_from_.string(),
-                state_.code_version, version);
-  state_.code_version = version;
+  if (saved_by != own)
+    log_warning("train", "{} was saved by version {}, this is {}", resume_from_.string(), saved_by, own);
   log_info("train", "resuming after step {} from {}", state_.global_step, resume_from_.string());
 }
 

@@ -52,7 +52,7 @@ class DistributedTest(CliTest):
             "model": str(golden("checkpoints/llava15")),
             "output": str(self.folder / name),
             "save_steps": 0,
-            "loader_threads": 1,
+            "loader_threads": 2,
             "stages": [stage],
             **top,
         }
@@ -154,13 +154,14 @@ class DistributedTest(CliTest):
         for strategy in STRATEGIES:
             with self.subTest(strategy):
                 settings = {"distributed": {"strategy": strategy}, "save_steps": 5, "max_steps": 150}
-                with_dropout = {**settings, "lora": {**lora, "dropout": 0.3}}
+                with_dropout = {**settings, "lora": {**lora, "dropout": 0.3}, "packing": True}
                 self.train(self.config(f"straight-{strategy}", **with_dropout), 2)
                 broken = self.config(f"broken-{strategy}", **with_dropout)
                 self.stop_after_saving(broken, 2, 10)
                 self.train(broken, 2, "--resume", "auto")
                 self.assertEqual(self.largest_difference(f"straight-{strategy}", f"broken-{strategy}"), 0)
                 self.assertEqual(self.losses(f"straight-{strategy}"), self.losses(f"broken-{strategy}"))
+                self.assertEqual(list((self.folder / f"broken-{strategy}").glob("tmp-*")), [])
         for strategy, before, after in (("zero3", 2, 1), ("zero2", 2, 3), ("zero3", 1, 2), ("ddp", 2, 1)):
             with self.subTest(strategy=strategy, before=before, after=after):
                 name = f"{strategy}-{before}-{after}"

@@ -102,6 +102,27 @@ TEST(FusedBlock, EqualsThePlainChainWhereOnlyPairsOrOnlyMatricesTrain) {
   expect_near(step(*bare, ragged_batch(), false), step(*bare, ragged_batch(), true), 1e-5);
 }
 
+TEST(FusedBlock, InEightBitsIsAsNearToFloat32AsThePlainChainInEightBits) {
+  for (const bool biases : {false, true}) {
+    ModelConfig config = block_config();
+    config.decoder.attention_bias = biases;
+    const auto model = block_model(config, c10::kFloat, true);
+    for (auto& p : model->parameters()) p.tensor.requires_grad_(p.name.find(".lora_") != std::string::npos);
+    const Tensors wanted = step(*model, ragged_batch(), false);
+    model->set_frozen_compute(FrozenCompute::kInt8);
+    const Tensors fast = step(*model, ragged_batch(), true), plain = step(*model, ragged_batch(), false);
+    ASSERT_EQ(fast.size(), plain.size());
+    for (const auto& [name, tensor] : wanted) {
+      const double scale = tensor.norm().item<double>();
+      const double off = (fast.at(name) - tensor).norm().item<double>();
+      const double plain_off = (plain.at(name) - tensor).norm().item<double>();
+      EXPECT_LE(off, 1.3 * plain_off + 1e-3 * scale) << name << " of norm " << scale;
+      EXPECT_TRUE(off > 0 || name == "loss") << name << ": not in eight bits at all";
+      EXPECT_LE((fast.at(name) - plain.at(name)).norm().item<double>(), 0.5 * plain_off + 1e-3 * scale) << name;
+    }
+  }
+}
+
 TEST(FusedBlock, Bfloat16IsAsNearToFloat32AsThePlainChainWithBothKindsOfProducts) {
   const auto narrow = block_model(block_config(), c10::kBFloat16, true);
   const auto exact = block_model(block_config(), c10::kFloat, true);
