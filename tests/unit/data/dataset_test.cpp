@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "data/record_file.h"
+#include "support/errors.h"
 #include "support/golden.h"
 
 namespace llava {
@@ -17,14 +18,7 @@ std::filesystem::path write(const std::filesystem::path& path, const std::string
 
 Json record(const std::string& text) { return Json::parse(text); }
 
-std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
-}
+using test::error_of;
 
 TEST(RecordFile, FindsTheItemsOfAListAndLines) {
   const auto folder = test::scratch_dir("record_file");

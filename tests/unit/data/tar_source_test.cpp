@@ -10,6 +10,7 @@
 #include "data/open_source.h"
 #include "data/prepare.h"
 #include "data/tar_reader.h"
+#include "support/errors.h"
 #include "support/golden.h"
 #include "support/tar.h"
 
@@ -30,14 +31,7 @@ fs::path write_tar(const fs::path& path, const std::string& members) {
   return path;
 }
 
-std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "";
-}
+using test::error_of;
 
 TEST(TarSource, GroupsFilesOfOneNameToASample) {
   const auto folder = test::scratch_dir("tar");

@@ -23,14 +23,14 @@ std::string zip_of(const std::vector<std::pair<std::string, std::string>>& entri
          le(std::uint32_t(directory.size())) + le(std::uint32_t(bytes.size())) + le(std::uint16_t{0});
 }
 
-std::unique_ptr<TensorFile> open_bytes(const std::string& bytes) {
+std::unique_ptr<TensorFile> open_pickle_bytes(const std::string& bytes) {
   static const std::filesystem::path folder = test::scratch_dir("pickle");
   return open_torch_pickle(test::write_bytes(folder / "x.bin", bytes));
 }
 
 const std::string kProtocol2("\x80\x02");
 
-std::string text(const std::string& value) {
+std::string unicode(const std::string& value) {
   return fmt::format("X{}{}", le(std::uint32_t(value.size())), value);
 }
 std::string global(const std::string& module, const std::string& name) {
@@ -39,7 +39,7 @@ std::string global(const std::string& module, const std::string& name) {
 std::string integer(std::int64_t value) { return std::string("\x8a\x08") + le(value); }
 std::string tuple(const std::string& items) { return fmt::format("({}t", items); }
 std::string storage(std::int64_t count) {
-  return tuple(text("storage") + global("torch", "FloatStorage") + text("0") + text("cpu") +
+  return tuple(unicode("storage") + global("torch", "FloatStorage") + unicode("0") + unicode("cpu") +
                integer(count)) +
          "Q";
 }
@@ -52,9 +52,9 @@ std::string dict(const std::string& items) { return kProtocol2 + "}(" + items + 
 
 /// Opens a state dict made of opcodes, with one storage of `floats` zeros.
 std::unique_ptr<TensorFile> open_pickle(const std::string& pickle, std::size_t floats = 6) {
-  return open_bytes(zip_of({{"m/data.pkl", pickle}, {"m/data/0", std::string(floats * 4, '\0')}}));
+  return open_pickle_bytes(zip_of({{"m/data.pkl", pickle}, {"m/data/0", std::string(floats * 4, '\0')}}));
 }
-void expect_refused(const std::string& pickle, const std::vector<std::string>& words,
+void expect_pickle_refused(const std::string& pickle, const std::vector<std::string>& words,
                     ErrorKind kind = ErrorKind::kFormat) {
   expect_error(kind, words, [&] { open_pickle(pickle); });
 }
@@ -111,13 +111,13 @@ TEST(TorchPickle, ExecutesNothing) {
   LLAVA_GOLDEN_OR_SKIP(path, "pickle/refused_global.bin");
   expect_error(ErrorKind::kUnsupported, {"argparse.Namespace", "nothing was executed"},
                [&] { open_torch_pickle(path); });
-  expect_refused(kProtocol2 + global("os", "system") + tuple(text("echo")) + "R.", {"os.system"},
+  expect_pickle_refused(kProtocol2 + global("os", "system") + tuple(unicode("echo")) + "R.", {"os.system"},
                  ErrorKind::kUnsupported);
-  expect_refused(std::string("\x80\x04") + text("numpy.core.multiarray") + text("scalar") + "\x93" + ".",
+  expect_pickle_refused(std::string("\x80\x04") + unicode("numpy.core.multiarray") + unicode("scalar") + "\x93" + ".",
                  {"numpy.core.multiarray.scalar"}, ErrorKind::kUnsupported);
-  expect_refused(kProtocol2 + global("torch.storage", "_load_from_bytes") + ".", {"_load_from_bytes"},
+  expect_pickle_refused(kProtocol2 + global("torch.storage", "_load_from_bytes") + ".", {"_load_from_bytes"},
                  ErrorKind::kUnsupported);
-  expect_refused(std::string("\x80\x02") + "\x82" + "\x01" + ".", {"opcode 0x82"}, ErrorKind::kUnsupported);
+  expect_pickle_refused(std::string("\x80\x02") + "\x82" + "\x01" + ".", {"opcode 0x82"}, ErrorKind::kUnsupported);
 }
 
 TEST(TorchPickle, RefusesWhatIsNotAStateDict) {
@@ -127,19 +127,19 @@ TEST(TorchPickle, RefusesWhatIsNotAStateDict) {
   expect_error(ErrorKind::kUnsupported, {"no dict of tensors"}, [&] { open_torch_pickle(list); });
   expect_error(ErrorKind::kUnsupported, {"TorchScript"}, [&] { open_torch_pickle(script); });
   expect_error(ErrorKind::kUnsupported, {"\"w\"", "expanded"}, [&] { open_torch_pickle(expanded); });
-  expect_error(ErrorKind::kUnsupported, {"not a file of torch.save"}, [] { open_bytes("\x80\x04N."); });
+  expect_error(ErrorKind::kUnsupported, {"not a file of torch.save"}, [] { open_pickle_bytes("\x80\x04N."); });
 }
 
 TEST(TorchPickle, ReadsHandMadeTensors) {
   const auto file =
-      open_pickle(dict(text("w") + tensor(6, 2, integer(2) + integer(2), integer(2) + integer(1))));
+      open_pickle(dict(unicode("w") + tensor(6, 2, integer(2) + integer(2), integer(2) + integer(1))));
   EXPECT_EQ(file->tensors().at(0).shape, (std::vector<std::int64_t>{2, 2}));
   EXPECT_EQ(file->tensors()[0].bytes.size(), 16U);
 }
 
 TEST(TorchPickle, RefusesTensorsOutsideTheirStorage) {
   const auto refused = [](const std::string& made, const std::string& word) {
-    expect_refused(dict(text("w") + made), {"\"w\"", word});
+    expect_pickle_refused(dict(unicode("w") + made), {"\"w\"", word});
   };
   const std::int64_t huge = std::int64_t{1} << 62;
   refused(tensor(6, 0, integer(7), integer(1)), "leave its storage");
@@ -151,38 +151,38 @@ TEST(TorchPickle, RefusesTensorsOutsideTheirStorage) {
   refused(tensor(6, huge, integer(3), integer(huge)), "leave its storage");
   refused(tensor(6, 0, integer(huge) + integer(huge), integer(0) + integer(0)), "leave its storage");
   refused(tensor(7, 0, integer(6), integer(1)), "storage 0 has 24 bytes");
-  expect_refused(dict(text("w") + tensor(-6, 0, integer(6), integer(1))), {"storage without type or size"});
-  expect_refused(dict(text("w") + tensor(6, 0, integer(6), "")), {"strides"});
+  expect_pickle_refused(dict(unicode("w") + tensor(-6, 0, integer(6), integer(1))), {"storage without type or size"});
+  expect_pickle_refused(dict(unicode("w") + tensor(6, 0, integer(6), "")), {"strides"});
 }
 
 TEST(TorchPickle, RefusesMalformedPickles) {
-  expect_refused("", {"truncated"});
-  expect_refused("\x80\x02", {"truncated"});
-  expect_refused("\x80\x09.", {"protocol 9"});
-  expect_refused(".", {"stack is empty"});
-  expect_refused("t.", {"mark"});
-  expect_refused("h\x05.", {"memo"});
-  expect_refused("}N(u.", {"something else"});
-  expect_refused("}(Nu.", {"something else"});
-  expect_refused("]NNs.", {"something else"});
-  expect_refused("NNR.", {"not a global"});
-  expect_refused("NNb.", {"not a dict"});
-  expect_refused("NQ.", {"persistent id"});
-  expect_refused("X\xff\xff\xff\xff", {"truncated"});
-  expect_refused(fmt::format("\x8d{}", le(~std::uint64_t{0})), {"truncated"});
-  expect_refused("cno newline", {"does not end"});
-  expect_refused(global("torch", "float16") + ")R.", {"only a value"});
-  expect_refused(dict(std::string("N") + tensor(6, 0, integer(6), integer(1))), {"not a text"});
-  expect_refused(dict(text("\xFF") + tensor(6, 0, integer(6), integer(1))), {"not a text"});
-  const std::string w = text("w") + tensor(6, 0, integer(6), integer(1));
-  expect_refused(dict(w + w), {"\"w\"", "twice"});
+  expect_pickle_refused("", {"truncated"});
+  expect_pickle_refused("\x80\x02", {"truncated"});
+  expect_pickle_refused("\x80\x09.", {"protocol 9"});
+  expect_pickle_refused(".", {"stack is empty"});
+  expect_pickle_refused("t.", {"mark"});
+  expect_pickle_refused("h\x05.", {"memo"});
+  expect_pickle_refused("}N(u.", {"something else"});
+  expect_pickle_refused("}(Nu.", {"something else"});
+  expect_pickle_refused("]NNs.", {"something else"});
+  expect_pickle_refused("NNR.", {"not a global"});
+  expect_pickle_refused("NNb.", {"not a dict"});
+  expect_pickle_refused("NQ.", {"persistent id"});
+  expect_pickle_refused("X\xff\xff\xff\xff", {"truncated"});
+  expect_pickle_refused(fmt::format("\x8d{}", le(~std::uint64_t{0})), {"truncated"});
+  expect_pickle_refused("cno newline", {"does not end"});
+  expect_pickle_refused(global("torch", "float16") + ")R.", {"only a value"});
+  expect_pickle_refused(dict(std::string("N") + tensor(6, 0, integer(6), integer(1))), {"not a text"});
+  expect_pickle_refused(dict(unicode("\xFF") + tensor(6, 0, integer(6), integer(1))), {"not a text"});
+  const std::string w = unicode("w") + tensor(6, 0, integer(6), integer(1));
+  expect_pickle_refused(dict(w + w), {"\"w\"", "twice"});
 }
 
 TEST(TorchPickle, BoundsMemoryAndTime) {
-  expect_refused(std::string(1'100'000, '('), {"stack grows too large"});
-  expect_refused(std::string("N") + std::string(1'100'000, '2'), {"stack grows too large"});
-  expect_refused(std::string(1'100'000, ']'), {"too"});
-  expect_refused(std::string("N") + std::string(1'100'000, '\x94'), {"memo grows too large"});
+  expect_pickle_refused(std::string(1'100'000, '('), {"stack grows too large"});
+  expect_pickle_refused(std::string("N") + std::string(1'100'000, '2'), {"stack grows too large"});
+  expect_pickle_refused(std::string(1'100'000, ']'), {"too"});
+  expect_pickle_refused(std::string("N") + std::string(1'100'000, '\x94'), {"memo grows too large"});
   // A tuple of a thousand references to the tuple before it, again and again: linear for us, 1000^n if it
   // were expanded.
   std::string doubling("]q\0", 3);
@@ -191,33 +191,33 @@ TEST(TorchPickle, BoundsMemoryAndTime) {
     for (int k = 0; k < 1000; ++k) doubling += std::string("h\0", 2);
     doubling += std::string("tq\0", 3) + "0";
   }
-  expect_refused(doubling + "N.", {"no dict of tensors"}, ErrorKind::kUnsupported);
+  expect_pickle_refused(doubling + "N.", {"no dict of tensors"}, ErrorKind::kUnsupported);
 }
 
 TEST(TorchPickle, RefusesBadZips) {
-  const std::string good = dict(text("w") + tensor(6, 0, integer(6), integer(1)));
+  const std::string good = dict(unicode("w") + tensor(6, 0, integer(6), integer(1)));
   const std::string data(24, '\0');
-  expect_error(ErrorKind::kFormat, {"no data.pkl"}, [&] { open_bytes(zip_of({{"m/other", good}})); });
+  expect_error(ErrorKind::kFormat, {"no data.pkl"}, [&] { open_pickle_bytes(zip_of({{"m/other", good}})); });
   expect_error(ErrorKind::kFormat, {"no data.pkl"}, [&] {
-    open_bytes(zip_of({{"a/data.pkl", good}, {"b/data.pkl", good}}));
+    open_pickle_bytes(zip_of({{"a/data.pkl", good}, {"b/data.pkl", good}}));
   });
   expect_error(ErrorKind::kFormat, {"twice"}, [&] {
-    open_bytes(zip_of({{"m/data.pkl", good}, {"m/data.pkl", good}}));
+    open_pickle_bytes(zip_of({{"m/data.pkl", good}, {"m/data.pkl", good}}));
   });
   expect_error(ErrorKind::kFormat, {"storage 0 is missing"}, [&] {
-    open_bytes(zip_of({{"m/data.pkl", good}}));
+    open_pickle_bytes(zip_of({{"m/data.pkl", good}}));
   });
   expect_error(ErrorKind::kUnsupported, {"compressed"}, [&] {
-    open_bytes(zip_of({{"m/data.pkl", good}}, 8));
+    open_pickle_bytes(zip_of({{"m/data.pkl", good}}, 8));
   });
   expect_error(ErrorKind::kUnsupported, {"byte order", "big"}, [&] {
-    open_bytes(zip_of({{"m/data.pkl", good}, {"m/byteorder", "big"}, {"m/data/0", data}}));
+    open_pickle_bytes(zip_of({{"m/data.pkl", good}, {"m/byteorder", "big"}, {"m/data/0", data}}));
   });
   expect_error(ErrorKind::kFormat, {"end of the zip directory"},
-               [&] { open_bytes("PK\3\4 and nothing more of use here"); });
+               [&] { open_pickle_bytes("PK\3\4 and nothing more of use here"); });
   std::string other = zip_of({{"m/data.pkl", good}, {"m/data/0", data}});
   other.replace(other.find("m/data/0"), 8, "m/data/1");
-  expect_error(ErrorKind::kFormat, {"disagree"}, [&] { open_bytes(other); });
+  expect_error(ErrorKind::kFormat, {"disagree"}, [&] { open_pickle_bytes(other); });
 }
 
 class TorchPickleDamage : public ::testing::TestWithParam<const char*> {};

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "formats/sharded.h"
+#include "support/errors.h"
 #include "support/golden.h"
 #include "tensor/weight_store.h"
 
@@ -15,14 +16,7 @@ std::shared_ptr<const TensorFile> open_shared(const std::filesystem::path& path)
   return open_tensor_file(path);
 }
 
-std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
+using test::error_of;
 
 TEST(ToTensor, UsesTheMappedMemoryInPlace) {
   LLAVA_GOLDEN_OR_SKIP(path, "safetensors/python.safetensors");
