@@ -14,7 +14,9 @@ TEST(Slices, CoverATensorOnceAndBeginAtWholeBlocks) {
         const Slice slice = slice_of(numel, world, rank);
         EXPECT_EQ(slice.begin, next);
         EXPECT_LE(slice.length, slice_room(numel, world));
-        if (slice.length > 0) EXPECT_EQ(slice.begin % kSliceGrain, 0);
+        if (slice.length > 0) {
+          EXPECT_EQ(slice.begin % kSliceGrain, 0);
+        }
         next += slice.length;
       }
       EXPECT_EQ(next, numel) << world;
