@@ -28,6 +28,11 @@ constexpr std::int64_t kRowBlock = 64;  // rows added for new tokens fill up to 
 std::string written_dtype(const CheckpointInfo& base, const ModelWriting& writing) {
   if (writing.dtype) return dtype_name(*writing.dtype);
   if (writing.changed_dtype) return dtype_name(*writing.changed_dtype);
+  for (const char* key : {"dtype", "torch_dtype"})  // files may hold several; readers take this one for all
+    if (base.config.contains(key) && base.config[key].is_string()) {
+      const std::string name = base.config[key];
+      return name.starts_with("torch.") ? name.substr(6) : name;
+    }
   return base.model.torch_dtype;
 }
 

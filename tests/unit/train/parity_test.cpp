@@ -102,8 +102,9 @@ TEST(TrainingParity, FullRunEqualsTheReferenceStepByStep) {
                           [](const auto& name) { return is_connector(name) || is_decoder(name); });
 }
 
-/// 50 steps of tools/reference/make_train_golden.py: decoder, head, connector and, in `tower`, the vision tower.
-void expect_fifty_steps_match(const std::string& mode, std::vector<std::string> train, std::size_t tensors) {
+/// 50 steps of tools/reference/make_train_golden.py: decoder, head and connector; in `tower` the tower as well.
+void expect_fifty_steps_match(const std::string& mode, std::vector<std::string> train,
+                              std::size_t tensors) {
   LLAVA_GOLDEN_OR_SKIP(data, "train");
   LLAVA_GOLDEN_OR_SKIP(report, "train_50/run.json");
   TrainConfig config = test::tiny_config(data.parent_path(), test::scratch_dir("parity_50_" + mode));
