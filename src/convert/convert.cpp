@@ -97,8 +97,9 @@ void write_original(const fs::path& folder, const fs::path& final_folder, const 
   const fs::path tower = folder / "vision_tower";
   fs::create_directories(tower);
   write_tower(tower, base, writing);
-  Json vision = vision_config_json(*base.model.tower);
-  write_file_atomic(tower / "config.json", vision.dump(2) + "\n");
+  TowerConfig shown = *base.model.tower;
+  shown.num_hidden_layers += blocks_to_delete(shown);
+  write_file_atomic(tower / "config.json", vision_config_json(shown).dump(2) + "\n");
   fs::rename(folder / "preprocessor_config.json", tower / "preprocessor_config.json");
   writing.with_tower = false;
   std::erase_if(writing.changed, [](const std::string& name) { return name.starts_with("vision_tower."); });

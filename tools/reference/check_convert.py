@@ -33,7 +33,7 @@ class Original:
         tower = pathlib.Path(config["mm_vision_tower"])
         kind = json.loads((tower / "config.json").read_text())["model_type"]
         tower_class = transformers.CLIPVisionModel if kind.startswith("clip") else transformers.SiglipVisionModel
-        self.config, self.layer, self.skip = config, config["mm_vision_select_layer"], config["mm_vision_select_feature"] == "patch" and kind.startswith("clip")
+        self.config, self.layer, self.skip = config, config["mm_vision_select_layer"] if kind.startswith("clip") else -2, config["mm_vision_select_feature"] == "patch" and kind.startswith("clip")  # its SigLIP deletes the last block
         depth = 1 if config["mm_projector_type"] == "linear" else int(config["mm_projector_type"][3])
 
         class Model(base):
@@ -225,7 +225,7 @@ def main():
         tuned = adapter(models / name, a.work / f"{name}-adapter")
         for to in (None, "llava") if name == "llava15" else (None,):
             check.row(f"{name} + adapter", tuned, to, base=models / name, more=("--dtype", "float32"))
-    check.row("llava-nano", ROOT / "models/llava-nano", "hf")
+    print("llava-nano: transformers has no class for four patches a token with a class token and a norm before the connector")
     sys.exit(check.failed)
 
 
