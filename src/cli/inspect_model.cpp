@@ -40,17 +40,38 @@ struct ForwardInput {
   std::vector<std::int64_t> sizes;  ///< h, w, h, w, …
 };
 
-Prompt prompt_from_ids(const std::string& file) {
+/// Token ids as they are. Where there are images, a run of their token (or of -200) is the next one's
+/// place, of as many tokens as it has.
+Prompt prompt_from_ids(const std::string& file, const std::vector<MediaPlan>& plans,
+                       std::int64_t image_token) {
   const Json json = read_json_file(file);
   if (!json.is_array() || json.empty())
     fail(ErrorKind::kInput, "{}: expected a JSON list of token ids", file);
+  const auto is_image = [&](std::int64_t id) { return !plans.empty() && (id < 0 || id == image_token); };
   Prompt prompt;
+  bool in_run = false;
   for (const Json& id : json) {
     if (!id.is_number_integer())
       fail(ErrorKind::kInput, "{}: {} is not a token id", file, id.dump().substr(0, 80));
-    prompt.ids.push_back(id.get<std::int64_t>());
-    prompt.positions.push_back(static_cast<std::int64_t>(prompt.positions.size()));
+    const auto token = id.get<std::int64_t>();
+    const bool first = is_image(token) && !in_run;
+    in_run = is_image(token);
+    const std::size_t item = prompt.media_spans.size();
+    if (first && item < plans.size()) {
+      const auto count = static_cast<std::size_t>(plans[item].token_count);
+      prompt.media_spans.push_back({prompt.ids.size(), count, item, plans[item].layout});
+      prompt.ids.insert(prompt.ids.end(), count, token);
+    } else if (first) {
+      fail(ErrorKind::kInput, "{}: more places for images than the {} given", file, plans.size());
+    } else if (!in_run) {
+      prompt.ids.push_back(token);
+    }
   }
+  if (prompt.media_spans.size() != plans.size())
+    fail(ErrorKind::kInput, "{}: {} places for images (token {}), {} given", file,
+         prompt.media_spans.size(), image_token, plans.size());
+  while (prompt.positions.size() < prompt.ids.size())
+    prompt.positions.push_back(static_cast<std::int64_t>(prompt.positions.size()));
   return prompt;
 }
 
@@ -78,7 +99,10 @@ ForwardInput read_input(const ForwardArgs& args, const CheckpointInfo& checkpoin
   }
   if (checkpoint.layout == Layout::kHfVision) return input;
   if (!args.ids_file.empty()) {
-    input.prompt = prompt_from_ids(args.ids_file);
+    const ModelConfig& model = checkpoint.model;
+    const bool own = input.video && model.media.video_token_id >= 0;
+    const std::int64_t token = own ? model.media.video_token_id : model.image_token_id;
+    input.prompt = prompt_from_ids(args.ids_file, plans, token);
     return input;
   }
   if (!checkpoint.tokenizer)

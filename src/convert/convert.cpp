@@ -28,6 +28,11 @@ constexpr std::int64_t kRowBlock = 64;  // rows added for new tokens fill up to 
 std::string written_dtype(const CheckpointInfo& base, const ModelWriting& writing) {
   if (writing.dtype) return dtype_name(*writing.dtype);
   if (writing.changed_dtype) return dtype_name(*writing.changed_dtype);
+  for (const char* key : {"dtype", "torch_dtype"})  // files may hold several; readers take this one for all
+    if (base.config.contains(key) && base.config[key].is_string()) {
+      const std::string name = base.config[key];
+      return name.starts_with("torch.") ? name.substr(6) : name;
+    }
   return base.model.torch_dtype;
 }
 
@@ -92,8 +97,9 @@ void write_original(const fs::path& folder, const fs::path& final_folder, const 
   const fs::path tower = folder / "vision_tower";
   fs::create_directories(tower);
   write_tower(tower, base, writing);
-  Json vision = vision_config_json(*base.model.tower);
-  write_file_atomic(tower / "config.json", vision.dump(2) + "\n");
+  TowerConfig shown = *base.model.tower;
+  shown.num_hidden_layers += blocks_to_delete(shown);
+  write_file_atomic(tower / "config.json", vision_config_json(shown).dump(2) + "\n");
   fs::rename(folder / "preprocessor_config.json", tower / "preprocessor_config.json");
   writing.with_tower = false;
   std::erase_if(writing.changed, [](const std::string& name) { return name.starts_with("vision_tower."); });

@@ -128,6 +128,13 @@ Json hf_llava_config(const ModelConfig& model, std::int64_t image_token_id, std:
           {"tie_word_embeddings", model.decoder.tie_word_embeddings}};
 }
 
+std::int64_t blocks_to_delete(const TowerConfig& tower) {
+  if (tower.kind != TowerKind::kSiglip || tower.select_layers == std::vector<std::int64_t>{-2}) return 0;
+  if (tower.select_layers != std::vector<std::int64_t>{-1})
+    cannot_say("original LLaVA", "a SigLIP tower with features of an inner block");
+  return 1;
+}
+
 Json original_llava_config(const CheckpointInfo& base, std::int64_t vocab_size, const std::string& tower) {
   const ModelConfig& model = base.model;
   check_flat(model, "original LLaVA");
@@ -147,7 +154,7 @@ Json original_llava_config(const CheckpointInfo& base, std::int64_t vocab_size, 
   config["mm_projector_type"] = model.connector.kind == ConnectorKind::kLinear
                                     ? std::string("linear")
                                     : fmt::format("mlp{}x_gelu", model.connector.depth);
-  config["mm_vision_select_layer"] = model.tower->select_layers.front();
+  config["mm_vision_select_layer"] = model.tower->select_layers.front() - blocks_to_delete(*model.tower);
   config["mm_vision_select_feature"] =
       model.tower->select_feature == SelectFeature::kPatch ? "patch" : "cls_patch";
   config["mm_patch_merge_type"] = "flat";

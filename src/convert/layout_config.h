@@ -14,6 +14,10 @@ Json vision_config_json(const TowerConfig& tower);
 /// Error{kUnsupported} for connectors and media that LlavaForConditionalGeneration lacks.
 Json hf_llava_config(const ModelConfig& model, std::int64_t image_token_id, std::int64_t vocab_size);
 
+/// Blocks to add behind a tower's last for the original layout: its SigLIP class deletes the last block and takes what
+/// the one before it gives, so a model that uses the last block's output needs one more. 0 or 1.
+std::int64_t blocks_to_delete(const TowerConfig& tower);
+
 /// The original LLaVA's config.json. `tower` is what mm_vision_tower says. Error{kUnsupported} as above.
 Json original_llava_config(const CheckpointInfo& base, std::int64_t vocab_size, const std::string& tower);
 

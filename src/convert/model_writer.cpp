@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "convert/layout_config.h"
 #include "loader/weight_names.h"
 #include "loader/weight_source.h"
 #include "model/build_model.h"
@@ -210,9 +211,22 @@ void write_tower(const fs::path& folder, const CheckpointInfo& base, const Model
   const auto keep = [](const std::string& canonical) {
     return is_weight_of_tower(canonical) && !canonical.ends_with(".position_ids");
   };
-  writer.write(folder, writer.list(keep, [](const std::string& canonical, const std::string&, WeightPart) {
-    return "vision_model." + canonical.substr(std::string_view("vision_tower.").size());
-  }));
+  std::vector<Output> outputs =
+      writer.list(keep, [](const std::string& canonical, const std::string&, WeightPart) {
+        return "vision_model." + canonical.substr(std::string_view("vision_tower.").size());
+      });
+  const TowerConfig& tower = *base.model.tower;
+  if (blocks_to_delete(tower) > 0) {
+    const std::string blocks = "vision_model.encoder.layers.";
+    const std::string last = fmt::format("{}{}.", blocks, tower.num_hidden_layers - 1);
+    for (std::size_t i = 0, count = outputs.size(); i < count; ++i) {
+      if (!outputs[i].spec.name.starts_with(last)) continue;
+      outputs.push_back(outputs[i]);
+      outputs.back().spec.name = fmt::format("{}{}.{}", blocks, tower.num_hidden_layers,
+                                             outputs[i].spec.name.substr(last.size()));
+    }
+  }
+  writer.write(folder, std::move(outputs));
 }
 
 }  // namespace llava

@@ -102,13 +102,13 @@ void collect_images(const arrow::Array& array, std::int64_t row, RawRecord& reco
   } else if (!bytes) {
     name = to_json(array, row);
   }
+  if (!bytes && !name.is_string()) fail(ErrorKind::kInput, "an image without bytes and without a path");
   if (bytes) {
     MediaRef image;
     image.bytes = std::move(bytes);
     image.name = name.is_string() ? name.get<std::string>() : fmt::format("image {}", record.images.size());
     record.images.push_back(std::move(image));
   }
-  if (!bytes && !name.is_string()) fail(ErrorKind::kInput, "an image without bytes and without a path");
   names.push_back(name.is_string() ? name : Json(record.images.empty() ? "" : record.images.back().name));
 }
 

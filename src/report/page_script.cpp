@@ -31,9 +31,14 @@ function smooth(values, keep) {
   });
 }
 
+// A number's text without zeros at the end of its fraction.
+function short(text) {
+  return text.replace(/(\.\d*?)0+(?!\d)/, '$1').replace(/\.(?!\d)/, '');
+}
+
 function linearTicks(low, high, count) {
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map(m => m * power).find(s => s >= raw);
+  const step = [1, 2, 2.5, 5, 10].map(m => m * power).find(s => s >= 0.8 * raw);
   const ticks = [];
   for (let t = Math.ceil(low / step - 1e-9) * step; t <= high + step * 1e-6; t += step) ticks.push(+t.toPrecision(12));
   return ticks;
@@ -111,7 +116,7 @@ class Chart {
     for (const t of this.log ? logTicks(low, high) : linearTicks(low, high, 5)) {
       if (y(t) < top - 1 || y(t) > height - bottom + 1) continue;
       make('line', {class: 'grid', x1: left, x2: width - right, y1: y(t), y2: y(t)}, this.svg);
-      make('text', {x: left - 8, y: y(t) + 4, 'text-anchor': 'end'}, this.svg).textContent = this.format(t);
+      make('text', {x: left - 8, y: y(t) + 4, 'text-anchor': 'end'}, this.svg).textContent = short(this.format(t));
     }
     for (const t of linearTicks(first, last, 6)) if (Number.isInteger(t))
       make('text', {x: x(t), y: height - 6, 'text-anchor': 'middle'}, this.svg).textContent = t;

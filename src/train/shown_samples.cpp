@@ -41,6 +41,18 @@ MultimodalBatch one_token(std::int64_t id, std::int64_t position) {
   return batch;
 }
 
+/// The text of tokens as it stands behind the token `before` (-1: none): decoding drops a space in front of
+/// the first token it gets.
+std::string text_behind(const Tokenizer& tokenizer, std::int64_t before,
+                        std::span<const std::int64_t> ids) {
+  const std::string alone = tokenizer.decode(ids);
+  if (before < 0) return alone;
+  std::vector<std::int64_t> joined = {before};
+  joined.insert(joined.end(), ids.begin(), ids.end());
+  const std::string front = tokenizer.decode({joined.data(), 1}), whole = tokenizer.decode(joined);
+  return whole.starts_with(front) ? whole.substr(front.size()) : alone;
+}
+
 }  // namespace
 
 OrderedJson describe_sample(const PreparedSample& sample, const Dataset& dataset, TurnMode turns,
@@ -60,9 +72,10 @@ OrderedJson describe_sample(const PreparedSample& sample, const Dataset& dataset
     for (end = begin; end < prompt.ids.size() && kind_of(end) == what; ++end) {
     }
     const std::span<const std::int64_t> ids(prompt.ids.data() + begin, end - begin);
-    pieces.push_back(
-        {{"text", what == "media" ? fmt::format("{} image tokens", ids.size()) : tokenizer.decode(ids)},
-         {"kind", what}});
+    const std::int64_t before = begin > 0 && !media[begin - 1] ? prompt.ids[begin - 1] : -1;
+    const std::string text = what == "media" ? fmt::format("{} image tokens", ids.size())
+                                             : text_behind(tokenizer, before, ids);
+    pieces.push_back({{"text", text}, {"kind", what}});
   }
   OrderedJson images = OrderedJson::array();
   if (const auto loaded = try_outcome([&] { return dataset.load(sample.index, turns, record); }))

@@ -56,7 +56,7 @@ def check(folder: Path) -> None:
     shown.Reload()
     tags = set(shown.Tags()["scalars"])
     values = {tag: {e.step: e.value for e in shown.Scalars(tag)} for tag in tags}
-    compared = 0
+    compared, seen = 0, set()
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         record = json.loads(line)
         group = "eval/" if "eval_loss" in record else "train/"
@@ -67,10 +67,11 @@ def check(folder: Path) -> None:
             if not math.isclose(values[group + key][record["step"]], single, rel_tol=0, abs_tol=0):
                 sys.exit(f"step {record['step']} {key}: {values[group + key][record['step']]} is not {value}")
             compared += 1
+            seen.add(group + key)
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     late = {tag: max(v) for tag, v in values.items() if max(v) > last}
-    if late or not compared:
-        sys.exit(f"nothing compared, or steps after the last line: {late}")
+    if late or not compared or tags != seen:
+        sys.exit(f"nothing compared, steps after the last line: {late}, or curves without a number: {tags - seen}")
     print(f"{compared} numbers of {len(tags)} curves are equal")
 
 

@@ -77,6 +77,30 @@ TEST(Convert, OriginalCheckpointGetsATokenForImages) {
   EXPECT_TRUE(at::allclose(head[2100], head.slice(0, 0, 2048).mean(0), 1e-2, 1e-3)) << "an added row is the mean";
 }
 
+TEST(Convert, TheOriginalLayoutsSiglipGetsTheBlockThatItsClassDeletes) {
+  LLAVA_GOLDEN_OR_SKIP(base, "checkpoints/llava_siglip");
+  const fs::path out = test::scratch_dir("convert_siglip");
+  convert_checkpoint(conversion(base, out, TargetLayout::kOriginal));
+  const TowerConfig first = *read_checkpoint(base).model.tower, second = *read_checkpoint(out / "model").model.tower;
+  EXPECT_EQ(first.select_layers, std::vector<std::int64_t>{-1});
+  EXPECT_EQ(second.select_layers, std::vector<std::int64_t>{-2});
+  EXPECT_EQ(second.num_hidden_layers, first.num_hidden_layers + 1);
+  expect_same_weights(weights_in(base), weights_in(out / "model"), 2048);
+}
+
+TEST(Convert, ConfigNamesTheDtypeOfItsSourceNotOfOneWeight) {
+  LLAVA_GOLDEN_OR_SKIP(base, "checkpoints/llava15");
+  const fs::path out = test::scratch_dir("convert_dtype");
+  fs::create_directories(out / "mixed");  // as a float32 run of LoRA leaves a bfloat16 base
+  for (const auto& entry : fs::directory_iterator(base)) fs::copy(entry.path(), out / "mixed" / entry.path().filename());
+  Json config = read_json_file(base / "config.json");
+  config["dtype"] = "float32";
+  fs::remove(out / "mixed/config.json");
+  std::ofstream(out / "mixed/config.json") << config.dump();
+  convert_checkpoint(conversion(out / "mixed", out, TargetLayout::kOriginal));
+  EXPECT_EQ(read_json_file(out / "model/config.json")["torch_dtype"], "float32");
+}
+
 TEST(Convert, ShardsHoldEverythingOnceAndStayBelowTheirSize) {
   LLAVA_GOLDEN_OR_SKIP(base, "checkpoints/llava15");
   const fs::path out = test::scratch_dir("convert_shards");

@@ -102,6 +102,41 @@ TEST(TrainingParity, FullRunEqualsTheReferenceStepByStep) {
                           [](const auto& name) { return is_connector(name) || is_decoder(name); });
 }
 
+/// 50 steps of tools/reference/make_train_golden.py: decoder, head and connector; in `tower` the tower as well.
+void expect_fifty_steps_match(const std::string& mode, std::vector<std::string> train,
+                              std::size_t tensors) {
+  LLAVA_GOLDEN_OR_SKIP(data, "train");
+  LLAVA_GOLDEN_OR_SKIP(report, "train_50/run.json");
+  TrainConfig config = test::tiny_config(data.parent_path(), test::scratch_dir("parity_50_" + mode));
+  config.stages[0].train = std::move(train);
+  config.stages[0].lr = {{"", 2e-4}};
+  config.stages[0].max_steps = 50;
+  const RunResult run = test::run(config);
+  expect_steps_match(run.steps, read_json_file(report)[mode]);
+  const std::shared_ptr<const TensorFile> file = open_safetensors(report.parent_path() / "run.safetensors");
+  std::size_t compared = 0;
+  for (const auto& [ours, theirs] : {std::pair{"mm_projector.0.", "model.multi_modal_projector.linear_1."},
+                                     std::pair{"mm_projector.2.", "model.multi_modal_projector.linear_2."},
+                                     std::pair{"language_model.", "model.language_model."},
+                                     std::pair{"vision_tower.", "model.vision_tower.vision_model."}})
+    for (const auto& [name, tensor] : run.weights) {
+      if (name.rfind(ours, 0) != 0) continue;
+      const TensorView* view = file->find(mode + "/" + theirs + name.substr(std::string(ours).size()));
+      if (view == nullptr) continue;
+      expect_weight_matches(run, name, to_tensor(*view, file));
+      ++compared;
+    }
+  EXPECT_EQ(compared, tensors);
+}
+
+TEST(TrainingParity, FiftyFullStepsEqualTheReference) {
+  expect_fifty_steps_match("full", {"^mm_projector\\.", "^language_model\\.", "^lm_head\\."}, 5);
+}
+
+TEST(TrainingParity, FiftyStepsWithTheTowerEqualTheReference) {
+  expect_fifty_steps_match("tower", {"."}, 3);
+}
+
 TEST(TrainingParity, LoraRunEqualsPeftStepByStep) {
   LLAVA_GOLDEN_OR_SKIP(train, "train");
   const Goldens golden = open_goldens(train);
