@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
        {std::pair("random", SamplerKind::kRandom), std::pair("modality", SamplerKind::kModality),
         std::pair("llava_modality", SamplerKind::kLlavaModality)}) {
     const double begin = now();
-    const SampleOrder order(data, {kind, 16, 1, 8, 1});
+    const SampleOrder order(data, {kind, 16, 8, 1});
     order.step_samples(0);
     out[fmt::format("{}_seconds", name)] = now() - begin;
   }

@@ -1,7 +1,8 @@
 // Tokens per second of a training step (forward and backward) on the lengths of LLaVA-1.5's instruction mix, at batch 16:
 //   packing_bench [--samples 256] [--threads 2] [--seed 0]
-// random: padded batches in random order; grouped: padded batches of near lengths, sorted within 32 steps by what LLaVA's
-// length-grouped sampler knows, words of text + 128 for an image (1.2 to 1.8 tokens a word); exact: sorted by tokens instead;
+// random: padded batches in random order; llava: those of LLaVA's own group_by_modality_length for 8 processes, which
+// balances them and leaves batches mixed; grouped: padded batches of near lengths, sorted within 32 steps by what that
+// sampler knows, words of text + 128 for an image (1.2 to 1.8 tokens a word); exact: sorted by tokens instead;
 // packed: the same random steps through the trainer's cut_packs, no padding. All run the same kernels; the padded
 // ones compute their padding, as a trainer without packing does. Text ids only: what an image costs in the decoder is its 576 tokens.
 // One JSON line on stdout.
@@ -22,6 +23,7 @@
 
 #include "base/json.h"
 #include "base/rng.h"
+#include "data/llava_sampler.h"
 #include "loader/load_model.h"
 #include "train/trainer.h"
 
@@ -31,6 +33,7 @@ using namespace llava;
 using Lengths = std::vector<std::int64_t>;
 struct Drawn {
   Lengths tokens, words;
+  std::vector<std::int32_t> modality;  ///< words, negative without an image: what LLaVA's sampler is given
 };
 
 struct MixPart {
@@ -44,7 +47,7 @@ constexpr MixPart kMix[] = {{"LLaVA-Instruct", 158, 576, 260, 0.5}, {"ShareGPT",
                             {"OKVQA", 9, 576, 75, 0.2},             {"OCR-VQA", 80, 576, 130, 0.3},
                             {"A-OKVQA", 66, 576, 90, 0.25},         {"TextCaps", 22, 576, 75, 0.2},
                             {"RefCOCO", 48, 576, 230, 0.6},         {"VG", 86, 576, 250, 0.6}};
-constexpr std::int64_t kLongest = 2048, kBatch = 16, kMegaBatch = 32;
+constexpr std::int64_t kLongest = 2048, kBatch = 16, kMegaBatch = 32, kProcesses = 8;
 
 double uniform(Rng& rng) { return (static_cast<double>(rng.next() >> 11) + 0.5) * 0x1.0p-53; }
 
@@ -62,6 +65,8 @@ Drawn draw_lengths(std::int64_t count, std::uint64_t seed) {
     drawn.tokens.push_back(std::min(part->image_tokens + std::max<std::int64_t>(text, 16), kLongest));
     drawn.words.push_back(std::llround(static_cast<double>(text) / (1.2 + 0.6 * uniform(rng))) +
                           (part->image_tokens > 0 ? 128 : 0));
+    const auto words = static_cast<std::int32_t>(drawn.words.back());
+    drawn.modality.push_back(part->image_tokens > 0 ? words - 128 : -words);
   }
   return drawn;
 }
@@ -135,6 +140,14 @@ Lengths sorted_by(const Lengths& key, const Lengths& tokens) {
   return sorted;
 }
 
+Lengths in_llava_order(const Drawn& drawn, std::uint64_t seed) {
+  TorchRandom random(seed);
+  Lengths ordered;
+  for (const std::uint32_t i : llava_modality_order(drawn.modality, kBatch, kProcesses, random))
+    ordered.push_back(drawn.tokens[i]);
+  return ordered;
+}
+
 std::vector<Lengths> cut(const Lengths& lengths) {
   std::vector<Lengths> steps;
   for (auto at = lengths.begin(); at < lengths.end(); at += kBatch) steps.emplace_back(at, at + kBatch);
@@ -162,12 +175,13 @@ int main(int argc, char** argv) {
   const auto model = random_model(small_decoder(), 0, {});
   for (NamedParameter p : model->parameters()) p.tensor.requires_grad_(true);
   const Drawn drawn = draw_lengths(samples, seed);
-  Result random, grouped, exact, packed, warm;
+  Result random, llava, grouped, exact, packed, warm;
   const auto in_order = cut(drawn.tokens), by_words = cut(sorted_by(drawn.words, drawn.tokens)),
-             by_tokens = cut(sorted_by(drawn.tokens, drawn.tokens));
+             by_tokens = cut(sorted_by(drawn.tokens, drawn.tokens)), by_llava = cut(in_llava_order(drawn, seed));
   packed_step(*model, in_order[0], warm);
   for (std::size_t i = 0; i < in_order.size(); ++i) {  // by turns: the machine's load hits all
     padded_step(*model, in_order[i], random);
+    padded_step(*model, by_llava[i], llava);
     padded_step(*model, by_words[i], grouped);
     padded_step(*model, by_tokens[i], exact);
     packed_step(*model, in_order[i], packed);
@@ -175,8 +189,9 @@ int main(int argc, char** argv) {
   const auto rate = [](const Result& r) { return static_cast<double>(r.real) / r.seconds; };
   std::cout << Json{{"program", "packing_bench"}, {"samples", samples}, {"threads", threads},
                     {"mean_length", static_cast<double>(random.real) / static_cast<double>(samples)},
-                    {"random", line_of(random)}, {"grouped", line_of(grouped)}, {"exact", line_of(exact)}, {"packed", line_of(packed)},
+                    {"random", line_of(random)}, {"llava", line_of(llava)}, {"grouped", line_of(grouped)}, {"exact", line_of(exact)}, {"packed", line_of(packed)},
                     {"packed_over_random", rate(packed) / rate(random)},
+                    {"packed_over_llava", rate(packed) / rate(llava)},
                     {"packed_over_grouped", rate(packed) / rate(grouped)},
                     {"packed_over_exact", rate(packed) / rate(exact)}}.dump()
             << "\n";

@@ -27,15 +27,26 @@ std::filesystem::path reference_file(const StepContext& context) {
   return context.output / fmt::format("reference-{}.safetensors", context.stage);
 }
 
-std::unique_ptr<ReferenceLogProbs> open_log_probs(const StepContext& context,
-                                                  const PreferenceConfig& config,
-                                                  ReferencePolicy& reference) {
+std::unique_ptr<ReferenceLogProbs> precompute_log_probs(
+    const StepContext& context, const PreferenceConfig& config, ReferencePolicy& reference,
+    const std::function<void(const LoadedStep&, ReferenceLogProbs&)>& fill) {
   std::filesystem::path file = config.ref_log_probs_path;
   if (file.empty())
     file = context.output / fmt::format("reference-log-probs-{}.safetensors", context.stage);
-  return std::make_unique<ReferenceLogProbs>(
+  auto known = std::make_unique<ReferenceLogProbs>(
       file, fmt::format("{}-{:016x}", data_key(*context.dataset, *context.config), reference.hash()),
       context.dataset->size());
+  if (known->complete()) {
+    log_info("train", "reference log-probabilities are there already");
+    return known;
+  }
+  Progress progress("reference", context.epoch_steps, 0);
+  context.visit_steps(context.epoch_steps, [&](const LoadedStep& step) {
+    fill(step, *known);
+    progress.update(step.step + 1, "");
+  });
+  known->finish();
+  return known;
 }
 
 DpoObjective::DpoObjective(StepContext context)
@@ -77,22 +88,14 @@ std::optional<Prompt> join_pair(const Prompt& chosen, const Prompt& rejected) {
 }
 
 void DpoObjective::precompute() {
-  known_ = open_log_probs(context_, config_, reference_);
-  if (known_->complete()) {
-    log_info("train", "reference log-probabilities are there already");
-    return;
-  }
-  Progress progress("reference", context_.epoch_steps, 0);
-  context_.visit_steps(context_.epoch_steps, [&](const LoadedStep& step) {
+  known_ = precompute_log_probs(context_, config_, reference_, [&](const LoadedStep& step, auto& known) {
     for (const Pairs& pairs : cut(step)) {
       const at::Tensor sums = reference_pass(pairs, make_batch(pairs, true)).cpu().contiguous();
       const auto* values = sums.data_ptr<float>();
       for (std::size_t i = 0; i < pairs.size(); ++i)
-        known_->set(pairs[i]->index, values[i], values[i + pairs.size()]);
+        known.set(pairs[i]->index, values[i], values[i + pairs.size()]);
     }
-    progress.update(step.step + 1, "");
   });
-  known_->finish();
 }
 
 std::vector<DpoObjective::Pairs> DpoObjective::cut(const LoadedStep& step) const {

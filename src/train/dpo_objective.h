@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -50,9 +51,10 @@ std::optional<Prompt> join_pair(const Prompt& chosen, const Prompt& rejected);
 bool trains_tower(const std::vector<NamedParameter>& trained);
 /// <run>/reference-<stage>.safetensors: the stage's first weights.
 std::filesystem::path reference_file(const StepContext& context);
-/// The stage's stored reference log-probabilities, opened with the key of its data and `reference`.
-std::unique_ptr<ReferenceLogProbs> open_log_probs(const StepContext& context,
-                                                  const PreferenceConfig& config,
-                                                  ReferencePolicy& reference);
+/// The stage's reference log-probabilities, under the key of its data and `reference`: those of its file, else `fill`
+/// is called with each step of an epoch, sets the samples', and the file is written.
+std::unique_ptr<ReferenceLogProbs> precompute_log_probs(
+    const StepContext& context, const PreferenceConfig& config, ReferencePolicy& reference,
+    const std::function<void(const LoadedStep&, ReferenceLogProbs&)>& fill);
 
 }  // namespace llava

@@ -5,8 +5,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "base/log.h"
-#include "base/progress.h"
 #include "train/dpo_objective.h"
 #include "train/trainer.h"
 
@@ -57,22 +55,14 @@ KtoObjective::KtoObjective(StepContext context)
 }
 
 void KtoObjective::precompute() {
-  known_ = open_log_probs(context_, config_, reference_);
-  if (known_->complete()) {
-    log_info("train", "reference log-probabilities are there already");
-    return;
-  }
-  Progress progress("reference", context_.epoch_steps, 0);
-  context_.visit_steps(context_.epoch_steps, [&](const LoadedStep& step) {
+  known_ = precompute_log_probs(context_, config_, reference_, [&](const LoadedStep& step, auto& known) {
     for (const Batch& batch : cut(step)) {
       const Reference found = reference_pass(batch, rows_of(batch, true));
       const at::Tensor own = found.own.cpu(), mismatched = found.mismatched.cpu();
       for (std::size_t i = 0; i < batch.samples.size(); ++i)
-        known_->set(batch.samples[i]->index, own.data_ptr<float>()[i], mismatched.data_ptr<float>()[i]);
+        known.set(batch.samples[i]->index, own.data_ptr<float>()[i], mismatched.data_ptr<float>()[i]);
     }
-    progress.update(step.step + 1, "");
   });
-  known_->finish();
 }
 
 std::vector<KtoObjective::Batch> KtoObjective::cut(const LoadedStep& step) const {
