@@ -13,12 +13,14 @@
 #include "cli/model_options.h"
 #include "cli/output.h"
 #include "cli/train_answers.h"
+#include "cli/train_plan.h"
 #include "cli/verbs.h"
 #include "cli/version.h"
 #include "config/stage_config.h"
 #include "dist/collectives.h"
 #include "report/run_report.h"
 #include "tensor/convert.h"
+#include "train/accelerators.h"
 #include "train/trainer.h"
 
 namespace llava {
@@ -31,32 +33,28 @@ struct TrainArguments {
   bool dry_run = false, plan = false, json = false, decode_images = false;
   std::size_t listed = 10;
   int threads = 0;
+  std::int64_t gpus = 0;
+  std::string gpu;
+  double mfu = 0.4;
 };
 
-OrderedJson plan_json(const StagePlan& p) {
-  return {{"stage", p.name},
-          {"samples", p.samples},
-          {"samples_per_epoch", p.samples_per_epoch},
-          {"steps", p.steps},
-          {"trained_parameters",
-           {{"vision_tower", p.trained_tower},
-            {"mm_projector", p.trained_connector},
-            {"language_model", p.trained_decoder},
-            {"lora", p.trained_lora}}},
-          {"tokens_first_step", p.tokens_first_step},
-          {"padded_tokens_first_step", p.padded_tokens_first_step},
-          {"predicted_peak_bytes", p.predicted_bytes}};
+/// "cuda" means the GPU of this process.
+c10::Device device_of(const std::string& name, const Place& place) {
+  const c10::Device device = device_from_string(name);
+  if (!place.several() || !device.is_cuda() || name.find(':') != std::string::npos) return device;
+  return device_from_string(fmt::format("cuda:{}", place.local_rank));
 }
 
-std::string plan_text(const StagePlan& p) {
-  return fmt::format(
-      "stage {}: {} samples, {} an epoch, {} steps\n"
-      "  trains: vision tower {}, connector {}, language model {}, LoRA {} parameters\n"
-      "  first step: {} tokens ({} with padding)\n"
-      "  predicted memory: {}\n",
-      p.name, p.samples, p.samples_per_epoch, p.steps, p.trained_tower, p.trained_connector,
-      p.trained_decoder, p.trained_lora, p.tokens_first_step, p.padded_tokens_first_step,
-      format_bytes(static_cast<double>(p.predicted_bytes)));
+/// Prints what the run will do and need.
+void print_plan(const TrainConfig& config, const TrainArguments& arguments, const Place& place) {
+  PlanOptions options;
+  options.processes = arguments.gpus > 0 ? arguments.gpus : place.size;
+  options.gpu = arguments.gpu;
+  options.mfu = arguments.mfu;
+  if (arguments.gpu.empty()) options.device = device_of(arguments.device, place);
+  const RunPlan plan = plan_run(config, options);
+  if (!arguments.json) return write_out(plan_text(plan));
+  for (const StagePlan& stage : plan.stages) write_json_line(plan_json(plan, stage));
 }
 
 /// Prints what is wrong with the data of each stage; true if more of any stage than the run would bear.
@@ -88,13 +86,6 @@ int threads_of(const TrainArguments& arguments, const Place& place) {
   if (arguments.threads != 0 || !place.several() || std::getenv("OMP_NUM_THREADS") != nullptr)
     return arguments.threads;
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()) / place.local_size);
-}
-
-/// "cuda" means the GPU of this process.
-c10::Device device_of(const std::string& name, const Place& place) {
-  const c10::Device device = device_from_string(name);
-  if (!place.several() || !device.is_cuda() || name.find(':') != std::string::npos) return device;
-  return device_from_string(fmt::format("cuda:{}", place.local_rank));
 }
 
 std::shared_ptr<Collectives> join_group(const Place& place, c10::Device device,
@@ -140,6 +131,10 @@ int run_train(const TrainArguments& arguments) {
   TrainConfig config = read_train_config(arguments.config, arguments.assignments);
   if (!arguments.dtype.empty())
     for (StageConfig& stage : config.stages) stage.dtype = dtype_name(dtype_from_string(arguments.dtype));
+  if (arguments.plan && !arguments.dry_run) {
+    print_plan(config, arguments, place);
+    return 0;
+  }
   TrainOptions options;
   options.resume = arguments.resume;
   options.stop = &stop_flag();
@@ -156,20 +151,15 @@ int run_train(const TrainArguments& arguments) {
   }
   const TrainConfig known = config;
   Trainer trainer(std::move(config), std::move(options));
-  const bool bad_data = arguments.dry_run && check_data(trainer, known, arguments);
+  const bool bad_data = check_data(trainer, known, arguments);
   if (bad_data) {
     throw Error(ErrorKind::kInput,
                 fmt::format("more samples cannot be used than max_bad_fraction ({:.1f} %) allows",
                             100 * known.max_bad_fraction),
                 "repair what is listed above, or raise max_bad_fraction");
   }
-  for (const StagePlan& plan : trainer.plan()) {
-    if (arguments.json) {
-      write_json_line(plan_json(plan));
-    } else {
-      write_out(plan_text(plan));
-    }
-  }
+  print_plan(known, arguments, place);
+  trainer.dry_run();
   return 0;
 }
 
@@ -193,7 +183,14 @@ std::function<int()> setup_train(CLI::App& app) {
   app.add_option("--list", arguments->listed, "--dry-run: samples listed of each defect")
       ->capture_default_str();
   app.add_flag("--plan", arguments->plan,
-               "print steps, trained parameters, tokens and memory, train nothing");
+               "print steps, trained parameters, tokens, memory and time, train nothing; needs neither weights nor "
+               "data where the config has `recipe` and `expected`");
+  app.add_option("--gpus", arguments->gpus, "--plan: so many processes, one on each device; 0: as started");
+  app.add_option("--gpu", arguments->gpu,
+                 fmt::format("--plan: the device: {}; without it this machine's",
+                             fmt::join(accelerator_names(), ", ")));
+  app.add_option("--mfu", arguments->mfu, "--plan: part of the device's product rate that is reckoned with")
+      ->capture_default_str();
   app.add_option("--device", arguments->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--dtype", arguments->dtype, "instead of the stages' dtype: float32 or bfloat16");
   app.add_option("--threads", arguments->threads, "CPU threads; 0: all cores")->capture_default_str();

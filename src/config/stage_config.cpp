@@ -101,6 +101,7 @@ void check_stage(const StageConfig& stage, const std::string& path) {
   check_preference(stage, path);
   check_guard(stage.guard, path);
   check_ema(stage.ema, path);
+  if (stage.expected) check_expected(*stage.expected, path + ".expected");
   if (stage.validation) check_validation(*stage.validation, stage.ema, path + ".validation");
 }
 

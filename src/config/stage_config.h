@@ -11,6 +11,7 @@
 #include "config/lora_settings.h"
 #include "config/media_limits_config.h"
 #include "config/optim_config.h"
+#include "config/plan_config.h"
 #include "config/preference_config.h"
 #include "config/quantization.h"
 #include "config/watch_config.h"
@@ -120,11 +121,14 @@ struct StageConfig {
   GuardConfig guard;  ///< its keys are the stage's
   EmaConfig ema;      ///< its keys are the stage's
   std::optional<ValidationConfig> validation;
+  std::optional<ExpectedData> expected;  ///< what --plan counts with where the data are not here
+  std::optional<AspectRatio> image_aspect_ratio;  ///< square or pad, in place of the model's own way
   std::int64_t samples_per_step() const { return batch_size * grad_accum; }
 };
 
 struct TrainConfig {
   std::string model;
+  std::string recipe;  ///< a model of `llava inspect recipe`: what --plan counts with where `model` is not here
   std::string output;
   std::uint64_t seed = 0;
   std::optional<QuantizationSettings> quantization;  ///< the frozen linear layers in 4 bits (QLoRA)
@@ -161,11 +165,11 @@ void visit_fields(V& v, StageConfig& c) {
   v("gradient_checkpointing", c.gradient_checkpointing);
   visit_fields(v, c.guard);
   visit_fields(v, c.ema);
-  v("validation", c.validation);
+  v("validation", c.validation), v("expected", c.expected), v("image_aspect_ratio", c.image_aspect_ratio);
 }
 template <class V>
 void visit_fields(V& v, TrainConfig& c) {
-  v("model", c.model), v("output", c.output), v("seed", c.seed), v("quantization", c.quantization);
+  v("model", c.model), v("recipe", c.recipe), v("output", c.output), v("seed", c.seed), v("quantization", c.quantization);
   v("save_steps", c.save_steps), v("async_save", c.async_save), v("tensorboard", c.tensorboard);
   v("save_total_limit", c.save_total_limit), v("loader_threads", c.loader_threads);
   v("max_bad_fraction", c.max_bad_fraction), v("feature_cache_bytes", c.feature_cache_bytes);

@@ -68,6 +68,18 @@ std::unique_ptr<LlavaModel> load_model(const CheckpointInfo& checkpoint, const L
   });
 }
 
+std::set<std::string> mapped_weights(const CheckpointInfo& checkpoint, const LoadOptions& options) {
+  return load_guarded(checkpoint, [&] {
+    const OpenedWeights weights = open_weights(checkpoint, &weight_specs);
+    std::set<std::string> names;
+    for (const auto& [name, entry] : weights.store.entries())
+      if (is_in_place(*entry.view, options.dtype) && options.device.is_cpu() &&
+          !weights.delta_base.contains(name) && !is_packed(name, options))
+        names.insert(name);
+    return names;
+  });
+}
+
 LoadedTower load_tower(const CheckpointInfo& checkpoint, const LoadOptions& options) {
   return load_guarded(checkpoint, [&] {
     OpenedWeights weights = open_weights(checkpoint, &tower_specs_of);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,14 @@ struct WeightReport {
   std::vector<std::string> missing, unexpected, misshaped;
 };
 WeightReport report_weights(const CheckpointInfo& checkpoint);
+
+/// Names of the weights that stay in their files: on a CPU, those stored in `options.dtype` as the model uses them. For
+/// memory estimates; no weight is read.
+std::set<std::string> mapped_weights(const CheckpointInfo& checkpoint, const LoadOptions& options);
+
+/// The modules of a model without numbers: its parameters are on LibTorch's meta device, whatever their size. For
+/// counting what trains; nothing can be computed with it.
+std::unique_ptr<LlavaModel> shape_model(const ModelConfig& config, c10::ScalarType dtype);
 
 /// Seeded random weights of a config (tests, `--model random:RECIPE`): matrices N(0, 1/fan_in), norms near
 /// 1, so that activations and logits are O(1). A tensor's numbers depend on the seed and its name only.

@@ -86,7 +86,9 @@ void add_pair(Linear& linear, const LoraConfig& lora, const LoraModule& module, 
   const auto rank = static_cast<double>(module.r);
   const c10::ScalarType dtype = lora.float32_pairs ? at::kFloat : linear.dtype();
   const auto options = at::TensorOptions().dtype(dtype).device(linear.device());
-  linear.lora_a = first_a(lora, module.r, linear.in_features(), generator).to(options);
+  const bool has_numbers = !linear.device().is_meta();
+  linear.lora_a = has_numbers ? first_a(lora, module.r, linear.in_features(), generator).to(options)
+                              : at::empty({module.r, linear.in_features()}, options);
   linear.lora_b = at::zeros({linear.out_features(), module.r}, options);
   linear.lora_alpha = module.lora_alpha;
   linear.lora_scale = module.lora_alpha / (lora.use_rslora ? std::sqrt(rank) : rank);

@@ -11,6 +11,7 @@
 #include "convert/peft_adapter.h"
 #include "model/lora.h"
 #include "tensor/convert.h"
+#include "train/final_policy.h"
 #include "train/stage_setup.h"
 
 namespace llava {
@@ -93,7 +94,7 @@ void check_final_model(const CheckpointInfo& base, const std::set<std::string>& 
 }
 
 void write_final_model(const fs::path& folder, const CheckpointInfo& base, LlavaModel& model,
-                       const TrainState& state) {
+                       const TrainState& state, const StageConfig& last_stage) {
   const at::NoGradGuard no_grad;
   const bool parts = base.layout == Layout::kNano;
   if (state.lora && !parts)
@@ -106,6 +107,7 @@ void write_final_model(const fs::path& folder, const CheckpointInfo& base, Llava
     } else {
       write_model(building, folder, base, trained_changes(model, state.touched));
     }
+    write_final_policy(building, base, last_stage);
   });
 }
 

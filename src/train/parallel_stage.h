@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "config/distributed_config.h"
+#include "config/stage_config.h"
 #include "dist/collectives.h"
 #include "train/gradient_buckets.h"
 #include "train/optimizer.h"
@@ -65,5 +66,8 @@ class ParallelStage {
   Optimizer* optimizer_ = nullptr;
   std::int64_t most_micro_batches_ = 0;
 };
+
+/// Error{kUnsupported} for a stage that only one process can train, or not with this strategy.
+void check_can_be_shared(const StageConfig& stage, ShardStrategy strategy);
 
 }  // namespace llava

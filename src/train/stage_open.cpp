@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "train/activation_checkpoint.h"
 #include "train/final_model.h"
+#include "train/final_policy.h"
 #include "train/stage.h"
 #include "train/stage_setup.h"
 
@@ -37,7 +38,7 @@ SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const TrainConfig
                 "name a conversation format with the stage's `template`");
   if (checkpoint.model.tower && !checkpoint.image_policy)
     fail(ErrorKind::kInput, "{}: does not say how images are prepared", checkpoint.folder.string());
-  preparer.policy = checkpoint.image_policy.value_or(ImagePolicy{});
+  preparer.policy = stage_policy(checkpoint, config);
   preparer.set_limits(run.media);
   preparer.prompt.mode =
       config.objective == Objective::kGrpo ? PromptMode::kGenerate : PromptMode::kTrain;
@@ -82,6 +83,7 @@ std::unique_ptr<Trainer::Stage> Trainer::open_stage(std::int64_t index, bool wit
   set_checkpointing(*model_, config.gradient_checkpointing, stage->trained);
   for (const NamedParameter& p : stage->trained_base()) state_.touched.insert(p.name);
   check_final_model(checkpoint_, state_.touched);
+  check_final_policy(checkpoint_, config_.stages.back());
   if (with_cache && !is_main()) wait_for_all("feature cache");  // rank 0 fills it, the others read it
   if (with_cache) fill_cache(*stage);
   if (with_cache && is_main()) wait_for_all("feature cache");

@@ -54,10 +54,11 @@ bool is_lora_name(const std::string& name) { return name.find(".lora_") != std::
 TrainedCounts count_trained(const std::vector<NamedParameter>& trained) {
   TrainedCounts counts;
   for (const NamedParameter& p : trained) {
+    const bool decoder = starts_with(p.name, "language_model.") || starts_with(p.name, "lm_head.");
     std::int64_t& part = is_lora_name(p.name)                   ? counts.lora
                          : starts_with(p.name, "vision_tower.") ? counts.tower
-                         : starts_with(p.name, "mm_projector.") ? counts.connector
-                                                                : counts.decoder;
+                         : decoder                              ? counts.decoder
+                                                                : counts.connector;
     part += p.tensor.numel();
   }
   return counts;

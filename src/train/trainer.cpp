@@ -69,7 +69,8 @@ void Trainer::run() {
     state_.stage_step = 0;
     save(nullptr);
   }
-  if (is_main()) write_final_model(fs::path(config_.output) / "final", checkpoint_, *model_, state_);
+  if (is_main())
+    write_final_model(fs::path(config_.output) / "final", checkpoint_, *model_, state_, config_.stages.back());
   saver_->finish();
   wait_for_all("final model");
   log_info("train", "done: {} steps; the model is {}/final", state_.global_step, config_.output);

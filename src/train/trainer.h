@@ -19,6 +19,7 @@
 #include "train/feature_cache.h"
 #include "train/metrics.h"
 #include "train/optimizer.h"
+#include "train/plan.h"
 #include "train/step_objective.h"
 
 namespace llava {
@@ -41,15 +42,6 @@ struct TrainOptions {
   AnswerJudge judge;      ///< of objective grpo's reward "judge"
 };
 
-/// What a stage will do, before anything is trained.
-struct StagePlan {
-  std::string name;
-  std::int64_t samples = 0, samples_per_epoch = 0, steps = 0;
-  std::int64_t trained_tower = 0, trained_connector = 0, trained_decoder = 0, trained_lora = 0;
-  std::int64_t tokens_first_step = 0, padded_tokens_first_step = 0;
-  std::int64_t predicted_bytes = 0;
-};
-
 /// What the report shows besides the metrics; files of the output folder.
 struct RunLogs {
   JsonLines bad_steps, bad_samples, stages, samples;
@@ -64,8 +56,8 @@ class Trainer {
   /// Error{kStopped} when asked to stop, with the work saved; Error{kInternal} for a loss that is not
   /// finite where on_nonfinite is abort (nothing is saved then).
   void run();
-  /// Sets every stage up, builds its first step's batches, trains nothing and writes nothing.
-  std::vector<StagePlan> plan();
+  /// Loads the model, sets every stage up, builds its first step's batches, trains nothing and writes nothing.
+  void dry_run();
   /// Looks at every sample of every stage as training would, without the model's weights: a report for each
   /// stage.
   std::vector<DataReport> check_data(const ValidateOptions& options);

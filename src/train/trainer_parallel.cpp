@@ -10,6 +10,20 @@
 
 namespace llava {
 
+void check_can_be_shared(const StageConfig& config, ShardStrategy strategy) {
+  if (config.objective != Objective::kLm && config.objective != Objective::kAnswerEmbedding)
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("stage {}: objectives on whole answers train in one process only", config.name),
+                "start it without torchrun (or with one process)");
+  if (config.ema.ema_decay > 0 && strategy != ShardStrategy::kDdp)
+    throw Error(ErrorKind::kUnsupported, fmt::format("stage {}: ema_decay needs whole weights", config.name),
+                "use distributed.strategy: ddp");
+  if (config.validation && config.validation->load_best_model_at_end && strategy == ShardStrategy::kZero3)
+    throw Error(ErrorKind::kUnsupported,
+                fmt::format("stage {}: load_best_model_at_end does not read zero3's checkpoints", config.name),
+                "use distributed.strategy: zero2, or take the best checkpoint by hand");
+}
+
 void Trainer::wait_for_all(const char* what) {
   if (options_.group) options_.group->wait_for_all(what);
 }
@@ -31,18 +45,7 @@ void Trainer::make_optimizer(Stage& stage) {
     stage.optimizer = std::make_unique<Optimizer>(stage.trained, config.lr, config.optim);
     return;
   }
-  if (config.objective != Objective::kLm && config.objective != Objective::kAnswerEmbedding)
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("stage {}: objectives on whole answers train in one process only", config.name),
-                "start it without torchrun (or with one process)");
-  const ShardStrategy strategy = config_.distributed.strategy;
-  if (config.ema.ema_decay > 0 && strategy != ShardStrategy::kDdp)
-    throw Error(ErrorKind::kUnsupported, fmt::format("stage {}: ema_decay needs whole weights", config.name),
-                "use distributed.strategy: ddp");
-  if (config.validation && config.validation->load_best_model_at_end && strategy == ShardStrategy::kZero3)
-    throw Error(ErrorKind::kUnsupported,
-                fmt::format("stage {}: load_best_model_at_end does not read zero3's checkpoints", config.name),
-                "use distributed.strategy: zero2, or take the best checkpoint by hand");
+  check_can_be_shared(config, config_.distributed.strategy);
   stage.parallel = std::make_unique<ParallelStage>(*options_.group, *model_, stage.trained, config.lr,
                                                    config.optim, config_.distributed);
   stage.optimizer = stage.parallel->take_optimizer();

@@ -174,13 +174,15 @@ TEST(Trainer, PlansWithoutWritingOrTraining) {
   TrainConfig config = test::tiny_config(train.parent_path(), output);
   config.stages[0].max_steps = 0;
   config.stages[0].epochs = 3;
-  const std::vector<StagePlan> plans = Trainer(config, {}).plan();
+  const std::vector<StagePlan> plans = plan_run(config, {}).stages;
   ASSERT_EQ(plans.size(), 1u);
   EXPECT_EQ(plans[0].steps, 6);
   EXPECT_EQ(plans[0].samples, 8);
   EXPECT_EQ(plans[0].trained_connector, 48 * 64 + 64 + 64 * 64 + 64);
   EXPECT_EQ(plans[0].trained_decoder + plans[0].trained_tower + plans[0].trained_lora, 0);
   EXPECT_GT(plans[0].tokens_first_step, 4 * 64);
+  EXPECT_GT(plans[0].predicted_bytes, 0);
+  Trainer(config, {}).dry_run();
   EXPECT_FALSE(fs::exists(output));
 }
 
