@@ -93,6 +93,9 @@ void check_stage(const StageConfig& stage, const std::string& path) {
           "needs loss_normalisation: token (the cut into micro-batches must not matter)");
   require(stage.gradient_checkpointing.llm >= 0 && stage.gradient_checkpointing.llm <= 10000,
           path + ".gradient_checkpointing.llm", "must be in [0, 10000]: every k-th block, 0 none");
+  require(!stage.gradient_checkpointing.offload || stage.gradient_checkpointing.llm > 0 ||
+              stage.gradient_checkpointing.vision_tower,
+          path + ".gradient_checkpointing.offload", "is for blocks that run again: set llm or vision_tower too");
   require(stage.dtype == "bfloat16" || stage.dtype == "float32" || stage.dtype == "float16", path + ".dtype",
           "must be bfloat16, float32 or float16");
   check_packing(stage, path);

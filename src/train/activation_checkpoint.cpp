@@ -47,12 +47,19 @@ struct Remembered : torch::CustomClassHolder {
   RandomState random;
 };
 
+at::Tensor in_host_memory(const at::Tensor& x) {
+  if (x.is_cpu()) return x;
+  const at::Tensor host = at::empty(x.sizes(), x.options().device(at::kCPU).pinned_memory(true).requires_grad(false));
+  return host.copy_(x.detach(), /*non_blocking=*/true);
+}
+
 class Checkpoint : public torch::autograd::Function<Checkpoint> {
  public:
   /// `anchor` is a scalar that wants a gradient: without it a frozen input would cut the block's parameters off.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& /*anchor*/,
-                            const Block& block) {
-    context->save_for_backward({x});
+                            const Block& block, bool offload) {
+    context->save_for_backward({offload ? in_host_memory(x) : x});
+    context->saved_data["device"] = x.device();
     context->saved_data["block"] =
         c10::IValue::make_capsule(c10::make_intrusive<Remembered>(block, x.device()));
     context->saved_data["input"] = x.requires_grad();
@@ -64,8 +71,10 @@ class Checkpoint : public torch::autograd::Function<Checkpoint> {
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto kept = c10::static_intrusive_pointer_cast<Remembered>(context->saved_data["block"].toCapsule());
-    const at::Tensor x =
-        context->get_saved_variables()[0].detach().requires_grad_(context->saved_data["input"].toBool());
+    const at::Tensor x = context->get_saved_variables()[0]
+                             .detach()
+                             .to(context->saved_data["device"].toDevice(), /*non_blocking=*/true)
+                             .requires_grad_(context->saved_data["input"].toBool());
     const RandomState outside(x.device());
     kept->random.restore();
     at::Tensor y;
@@ -75,7 +84,7 @@ class Checkpoint : public torch::autograd::Function<Checkpoint> {
     }
     outside.restore();
     if (y.requires_grad()) y.backward(grads[0]);
-    return {x.grad(), at::Tensor(), at::Tensor()};
+    return {x.grad(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -92,30 +101,30 @@ int block_number(const std::string& name) {
   return -1;
 }
 
-LlavaModel::LayerRunner make_runner(std::int64_t every, const std::string& prefix,
+LlavaModel::LayerRunner make_runner(std::int64_t every, bool offload, const std::string& prefix,
                                     const std::vector<NamedParameter>& trained) {
   if (every == 0) return {};
   std::set<int> training;
   for (const NamedParameter& p : trained)
     if (p.name.starts_with(prefix)) training.insert(block_number(p.name));
-  return [every, training](int layer, const Block& block, const at::Tensor& x) {
+  return [every, offload, training](int layer, const Block& block, const at::Tensor& x) {
     const bool keeps = x.requires_grad() || training.contains(layer);
-    return keeps && layer % every == 0 ? checkpointed(block, x) : block(x);
+    return keeps && layer % every == 0 ? checkpointed(block, x, offload) : block(x);
   };
 }
 
 }  // namespace
 
-at::Tensor checkpointed(const Block& block, const at::Tensor& x) {
+at::Tensor checkpointed(const Block& block, const at::Tensor& x, bool offload) {
   if (!at::GradMode::is_enabled()) return block(x);
   const at::Tensor anchor = at::zeros({}, x.options().dtype(at::kFloat)).requires_grad_(true);
-  return Checkpoint::apply(x, anchor, block);
+  return Checkpoint::apply(x, anchor, block, offload);
 }
 
 void set_checkpointing(LlavaModel& model, const GradientCheckpointing& policy,
                        const std::vector<NamedParameter>& trained) {
-  model.set_layer_runner(make_runner(policy.llm, "language_model.", trained));
-  model.set_tower_runner(make_runner(policy.vision_tower ? 1 : 0, "vision_tower.", trained));
+  model.set_layer_runner(make_runner(policy.llm, policy.offload, "language_model.", trained));
+  model.set_tower_runner(make_runner(policy.vision_tower ? 1 : 0, policy.offload, "vision_tower.", trained));
 }
 
 }  // namespace llava

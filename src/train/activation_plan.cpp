@@ -98,7 +98,8 @@ void add_tower(const StageShape& shape, const StageConfig& stage, const MicroBat
     return;
   }
   const bool again = stage.gradient_checkpointing.vision_tower;
-  plan.kept += rows * (again ? layers * bytes.state : layers * bytes.trained) + 2 * pixels;
+  const double states = stage.gradient_checkpointing.offload && !setup.cpu ? std::min(layers, 2.0) : layers;
+  plan.kept += rows * (again ? states * bytes.state : layers * bytes.trained) + 2 * pixels;
   plan.moment = std::max(plan.moment, rows * (again ? bytes.trained + bytes.running : bytes.running));
 }
 
@@ -119,7 +120,9 @@ ActivationPlan plan_activations(const StageShape& shape, const StageConfig& stag
   const bool zero3 = setup.processes > 1 && setup.strategy == ShardStrategy::kZero3;
   const double every = zero3 ? 1 : static_cast<double>(stage.gradient_checkpointing.llm);
   const double again = every > 0 ? std::ceil(layers / every) : 0;
-  plan.kept = (layers - again) * block + again * tokens * b.width * size;
+  // inputs that wait in the host's memory: the one that leaves and the one that comes
+  const double inputs = stage.gradient_checkpointing.offload && !setup.cpu ? std::min(again, 2.0) : again;
+  plan.kept = (layers - again) * block + inputs * tokens * b.width * size;
   if (again > 0) plan.moment = block;  // of the one that runs again
   plan.moment += fused ? fused_moment(shape, stage, tokens) : tokens * (4 * b.ffn + 4 * b.width) * size;
   if (decoder_is_packed(setup)) plan.moment += 4 * b.ffn * b.width;  // one matrix as numbers

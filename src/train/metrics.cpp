@@ -1,6 +1,9 @@
 #include "train/metrics.h"
 
+#include <c10/core/CachingDeviceAllocator.h>
 #include <sys/resource.h>
+
+#include <algorithm>
 
 #include "base/progress.h"
 
@@ -87,7 +90,11 @@ std::string StepSummary::add(const StepMetrics& m) {
                             100 * wait_ / seconds_, format_bytes(static_cast<double>(m.peak_memory_bytes)));
 }
 
-std::int64_t peak_memory_bytes() {
+std::int64_t peak_memory_bytes(const c10::Device& device) {
+  if (!device.is_cpu()) {
+    const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(std::max<c10::DeviceIndex>(device.index(), 0));
+    return stats.allocated_bytes[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+  }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::int64_t>(usage.ru_maxrss) * 1024;

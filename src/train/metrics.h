@@ -1,4 +1,6 @@
 #pragma once
+#include <c10/core/Device.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -71,7 +73,7 @@ class StepSummary {
   double seconds_ = 0, wait_ = 0, tokens_ = 0, images_ = 0, mfu_ = 0;
 };
 
-/// Highest resident memory of this process so far.
-std::int64_t peak_memory_bytes();
+/// Most memory used so far: on a CPU of the whole process, on a GPU of its tensors there.
+std::int64_t peak_memory_bytes(const c10::Device& device);
 
 }  // namespace llava

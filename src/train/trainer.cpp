@@ -194,7 +194,7 @@ StepMetrics Trainer::run_step(Stage& stage, Loader& loader) {
     stage.optimizer->clear_gradients();
   }
   metrics.step_seconds = seconds_since(start);
-  metrics.peak_memory_bytes = peak_memory_bytes();
+  metrics.peak_memory_bytes = peak_memory_bytes(model_->device());
   metrics.model_flops = step_flops(checkpoint_.model, stage.trained, metrics, stage.cache != nullptr);
   metrics.mfu = peak_flops_ > 0 ? metrics.model_flops / metrics.step_seconds / peak_flops_ : 0;
   const double again = recomputed_flops(checkpoint_.model, stage.trained, metrics,

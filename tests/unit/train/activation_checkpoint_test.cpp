@@ -184,6 +184,7 @@ TEST(GradientCheckpointingKey, TakesABoolOrPartsAndRefusesTheRest) {
   EXPECT_EQ(read("false"), GradientCheckpointing{});
   EXPECT_EQ(read(R"({"llm": 3})"), (GradientCheckpointing{3, false}));
   EXPECT_EQ(read(R"({"llm": true, "vision_tower": true})"), (GradientCheckpointing{1, true}));
+  EXPECT_EQ(read(R"({"llm": 1, "offload": true})"), (GradientCheckpointing{1, false, true}));
   for (const char* bad : {"1", "\"yes\"", R"({"lmm": 1})", R"({"llm": "all"})"}) EXPECT_THROW(read(bad), Error) << bad;
 }
 
