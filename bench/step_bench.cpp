@@ -1,7 +1,7 @@
 // One training step on SmolLM2-135M's shapes with random weights and a CLIP ViT-B/16-224 tower that runs each step
-// (196 image tokens of each row; all text tokens are labelled): forward, backward, clipping, AdamW with the trainer's
+// (196 image tokens of each row): forward, backward, clipping, AdamW with the trainer's
 // own optimizer (float32 masters):
-//   step_bench [--mode lora|full] [--dtype bfloat16|float32] [--rows 4] [--tokens 300] [--rank 16] [--steps 3]
+//   step_bench [--mode lora|full] [--dtype bfloat16|float32] [--labels all|text] [--rows 4] [--tokens 300] [--rank 16] [--steps 3]
 //              [--threads 2] [--plain] [--checkpointing]
 // One JSON line on stdout. bench/step_bench_hf.py measures transformers + peft on the same step, bench/step_compare.py both.
 #include <sys/resource.h>
@@ -28,7 +28,7 @@ using namespace llava;
 struct Options {
   std::int64_t rows = 4, tokens = 300, rank = 16, steps = 3;
   int threads = 2;
-  std::string mode = "lora", dtype = "bfloat16";
+  std::string mode = "lora", dtype = "bfloat16", labels = "all";
   bool plain = false, checkpointing = false, profile = false;
 };
 
@@ -55,7 +55,8 @@ MultimodalBatch random_batch(const Options& o) {
   batch.ids = at::randint(0, kVocabulary - 2, {o.rows, o.tokens}, at::kLong);
   batch.positions = at::arange(o.tokens, at::kLong).expand({o.rows, o.tokens}).contiguous();
   batch.lengths = at::full({o.rows}, o.tokens, at::kLong);
-  batch.labels = batch.ids.clone();  // also at the image, as in the peer: all tokens cost a row of logits
+  batch.labels = batch.ids.clone();
+  if (o.labels == "text") batch.labels.narrow(1, 0, kImageTokens).fill_(-100);
   batch.pixels = at::randn({o.rows, 3, 224, 224});
   const at::Tensor first = at::arange(o.rows, at::kLong).unsqueeze(1) * o.tokens;
   batch.media_rows = (first + at::arange(kImageTokens, at::kLong)).flatten();
@@ -126,6 +127,8 @@ int main(int argc, char** argv) {
   app.add_option("--rows", o.rows), app.add_option("--tokens", o.tokens)->check(CLI::Range(kImageTokens + 1, std::int64_t{8192}));
   app.add_option("--rank", o.rank), app.add_option("--steps", o.steps)->check(CLI::PositiveNumber);
   app.add_option("--threads", o.threads)->check(CLI::PositiveNumber);
+  app.add_option("--labels", o.labels, "text: none at the image, as in LLaVA's data; all: each token costs a row of logits")
+      ->check(CLI::IsMember({"all", "text"}));
   app.add_flag("--plain", o.plain, "without the fused blocks");
   app.add_flag("--checkpointing", o.checkpointing, "decoder blocks keep their input only");
   CLI11_PARSE(app, argc, argv);
@@ -143,6 +146,7 @@ int main(int argc, char** argv) {
   const Json line = {{"program", "llava"},
                      {"mode", o.mode},
                      {"dtype", o.dtype},
+                     {"labels", o.labels},
                      {"rows", o.rows},
                      {"tokens", o.tokens},
                      {"rank", o.rank},

@@ -2,7 +2,7 @@
 """The peer of step_bench.cpp: one training step of transformers + peft on the same shapes with random weights.
 
 SmolLM2-135M's decoder, a CLIP ViT-B/16-224 tower that runs each step (196 image tokens of each row), a two-layer
-projector; all tokens are labelled. --mode lora: rank 16 on all linear layers of the decoder and the projector
+projector; --labels all: each token is labelled, text: none at the image. --mode lora: rank 16 on all linear layers of the decoder and the projector
 trains; full: decoder and projector. bfloat16 means weights, pairs, gradients and AdamW's state. Step = forward,
 backward, clip_grad_norm_, AdamW (torch's fused one, its fastest on a CPU). One JSON line on stdout.
 
@@ -47,6 +47,7 @@ def main():
     for name, value in dict(rows=4, tokens=300, rank=16, steps=3, threads=2).items():
         ap.add_argument(f"--{name}", type=int, default=value)
     ap.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    ap.add_argument("--labels", default="all", choices=["all", "text"], help="text: none at the image")
     ap.add_argument("--mode", default="lora", choices=["lora", "full"])
     a = ap.parse_args()
     torch.set_num_threads(a.threads)
@@ -59,6 +60,8 @@ def main():
         ids = torch.randint(0, 49150, (a.rows, a.tokens))
         ids[:, :196] = IMAGE_TOKEN
         labels = torch.randint(0, 49150, (a.rows, a.tokens))
+        if a.labels == "text":
+            labels[:, :196] = -100
         pixels = torch.randn(a.rows, 3, 224, 224).to(getattr(torch, a.dtype))
         w, c = time.perf_counter(), time.process_time()
         loss = model(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids), labels=labels, use_cache=False).loss

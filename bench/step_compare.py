@@ -2,7 +2,7 @@
 """Runs step_bench and its peer step_bench_hf.py by turns on this machine and prints the ratios.
 
   step_compare.py --bench BUILD/bench/step_bench [--python PYTHON_WITH_THE_PEER] [--rounds 2] [--cases lora:bfloat16,full:float32]
-                  [--install]   (makes a virtual environment beside this build and pip installs the peer into it)
+                  [--labels all|text] [--install]   (makes a virtual environment beside this build and pip installs the peer into it)
 
 Prints each run's JSON line, then one line a case: samples per second of both (best round), their ratio, peak RSS and its ratio.
 """
@@ -37,11 +37,12 @@ def main():
     ap.add_argument("--steps", type=int, default=3)
     ap.add_argument("--threads", type=int, default=2)
     ap.add_argument("--cases", default="lora:bfloat16,lora:float32,full:bfloat16,full:float32")
+    ap.add_argument("--labels", default="all", choices=["all", "text"])
     a = ap.parse_args()
     python = install(pathlib.Path(a.bench).resolve().parent / "peer-venv") if a.install else a.python
     for case in a.cases.split(","):
         mode, dtype = case.split(":")
-        flags = ["--mode", mode, "--dtype", dtype, "--steps", str(a.steps), "--threads", str(a.threads)]
+        flags = ["--mode", mode, "--dtype", dtype, "--labels", a.labels, "--steps", str(a.steps), "--threads", str(a.threads)]
         ours, theirs = [], []
         for _ in range(a.rounds):  # by turns: a change of the machine's load hits both
             ours.append(run([a.bench, *flags], a.threads))

@@ -67,6 +67,8 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
                             const at::Tensor& targets, std::int64_t chunk, bool hidden_grad,
                             bool head_grad) {
     const std::int64_t n = hidden.size(0);
+    // chunks of one size: a short last one would go through the head as slowly as a long one
+    if (n > chunk) chunk = (n + (n + chunk - 1) / chunk - 1) / ((n + chunk - 1) / chunk);
     at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kFloat));
     at::Tensor d_hidden, d_head;
     if (hidden_grad) d_hidden = at::empty_like(hidden);
