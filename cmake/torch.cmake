@@ -20,6 +20,10 @@ if(NOT Torch_FOUND)
 endif()
 message(STATUS "LibTorch ${Torch_VERSION} at ${Torch_DIR}")
 add_library(llava_torch INTERFACE)
+# libstdc++ before LibTorch: the CUDA wheels' libtorch.so exports a std::filesystem of its own, whose remove_all calls a null
+# pointer (seen with 2.11 and CUDA 13); the first library that has a symbol wins.
+set(LLAVA_STDCXX_FIRST "SHELL:-Wl,--push-state,--no-as-needed -lstdc++ -Wl,--pop-state")
+target_link_options(llava_torch INTERFACE ${LLAVA_STDCXX_FIRST})
 target_compile_definitions(llava_torch INTERFACE FMT_HEADER_ONLY=1)
 get_target_property(_torch_includes torch INTERFACE_INCLUDE_DIRECTORIES)
 target_include_directories(llava_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
