@@ -202,7 +202,7 @@ double DpoObjective::backward(const LoadedStep& step, StepMetrics& metrics) {
   for (const PreparedSample& s : step.samples) {
     totals.chosen_tokens += static_cast<double>(answer_tokens(s.prompt));
     metrics.supervised_tokens += answer_tokens(s.prompt) + answer_tokens(s.rejected);
-    metrics.images += static_cast<std::int64_t>(s.media.size());
+    count_media(s, metrics);
   }
   for (const Pairs& pairs : cut(step)) {
     // The reference comes first: its weights must not stand in while a graph waits for its backward.

@@ -62,21 +62,21 @@ double vision_flops(const ModelConfig& model, const std::vector<NamedParameter>&
   const TrainedCounts own = count_trained(trained);
   const TowerConfig& t = *model.tower;
   const auto rows = static_cast<double>(t.num_features()), width = static_cast<double>(t.hidden_size);
-  const auto images = static_cast<double>(m.images), layers = static_cast<double>(t.num_hidden_layers);
+  const auto views = static_cast<double>(m.views), layers = static_cast<double>(t.num_hidden_layers);
   // Without a trained tower no gradient passes the connector's first matrix.
   const double first = own.tower > 0 ? 0
                                      : width * static_cast<double>(t.select_layers.size()) *
                                            static_cast<double>(model.decoder.hidden_size);
   const double through = own.connector > 0 ? std::max(0.0, static_cast<double>(all.connector) - first) : 0;
   double flops =
-      images * static_cast<double>(model.num_image_tokens()) *
+      views * static_cast<double>(model.num_image_tokens()) *
       (2 * static_cast<double>(all.connector) + 2 * static_cast<double>(own.connector) + 2 * through);
   if (cached) return flops;
   const double matrices =
       static_cast<double>(all.tower) - (rows + 1) * width;  // positions are added, not multiplied
   const double passes = own.tower > 0 ? 2 : 1;
-  flops += images * rows * (2 * passes * matrices + 2 * static_cast<double>(own.tower));
-  return flops + images * 4 * width * layers * rows * rows * (own.tower > 0 ? 3 : 1);
+  flops += views * rows * (2 * passes * matrices + 2 * static_cast<double>(own.tower));
+  return flops + views * 4 * width * layers * rows * rows * (own.tower > 0 ? 3 : 1);
 }
 
 }  // namespace
@@ -84,7 +84,7 @@ double vision_flops(const ModelConfig& model, const std::vector<NamedParameter>&
 double step_flops(const ModelConfig& model, const std::vector<NamedParameter>& trained,
                   const StepMetrics& metrics, bool cached) {
   double flops = decoder_flops(model, trained, metrics);
-  if (model.tower && metrics.images > 0) flops += vision_flops(model, trained, metrics, cached);
+  if (model.tower && metrics.views > 0) flops += vision_flops(model, trained, metrics, cached);
   return flops;
 }
 
@@ -107,7 +107,7 @@ double recomputed_flops(const ModelConfig& model, const std::vector<NamedParamet
     const auto width = static_cast<double>(model.tower->hidden_size);
     const auto layers = static_cast<double>(model.tower->num_hidden_layers);
     const double matrices = static_cast<double>(count_parameters(model).tower) - (rows + 1) * width;
-    flops += static_cast<double>(m.images) * rows * (2 * matrices + 4 * width * layers * rows);
+    flops += static_cast<double>(m.views) * rows * (2 * matrices + 4 * width * layers * rows);
   }
   return flops;
 }

@@ -202,7 +202,7 @@ double GrpoObjective::backward(const LoadedStep& step, StepMetrics& metrics) {
     metrics.tokens += static_cast<std::int64_t>(answer.prompt.ids.size());
   }
   metrics.supervised_tokens = totals.tokens;
-  for (const PreparedSample& s : step.samples) metrics.images += static_cast<std::int64_t>(s.media.size());
+  for (const PreparedSample& s : step.samples) count_media(s, metrics);
   for (const auto& batch : cut_micro_batches(lengths, context_.config->batch_size * config_.num_generations,
                                              context_.config->max_tokens_per_batch)) {
     std::vector<const Answer*> some;

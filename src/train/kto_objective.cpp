@@ -154,7 +154,7 @@ double KtoObjective::backward(const LoadedStep& step, StepMetrics& metrics) {
   for (const PreparedSample& s : step.samples) {
     metrics.tokens += static_cast<std::int64_t>(s.prompt.ids.size());
     metrics.supervised_tokens += static_cast<std::int64_t>(s.prompt.ids.size()) - answer_begin(s.prompt);
-    metrics.images += static_cast<std::int64_t>(s.media.size());
+    count_media(s, metrics);
   }
   for (const Batch& batch : cut(step)) backward(batch, totals);
   metrics.extra["kl"] = totals.kl / totals.batches;

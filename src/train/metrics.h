@@ -25,6 +25,7 @@ struct StepMetrics {
   std::vector<std::pair<std::string, double>>
       group_lr;  ///< by the pattern of the config's `lr`; several only
   std::int64_t samples = 0, tokens = 0, supervised_tokens = 0, images = 0;
+  std::int64_t views = 0;  ///< what the tower sees of the images: one each, or their tiles
   double step_seconds = 0, data_wait_seconds = 0;
   double save_seconds = 0;  ///< training stood still for a checkpoint before this step
   std::int64_t peak_memory_bytes = 0;

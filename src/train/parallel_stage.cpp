@@ -102,13 +102,14 @@ std::vector<NamedParameter> ParallelStage::own_slices(const std::vector<NamedPar
 
 StepShare ParallelStage::begin_step(const StepShare& own) {
   const auto rows = group_.exchange({own.terms, own.micro_batches, own.samples, own.tokens,
-                                     own.supervised_tokens, own.images, own.bad_samples},
+                                     own.supervised_tokens, own.images, own.bad_samples, own.views, own.attended_pairs},
                                     "step");
   StepShare all;
   most_micro_batches_ = 1;
   for (const auto& row : rows) {
     all.terms += row[0], all.micro_batches += row[1], all.samples += row[2], all.tokens += row[3];
     all.supervised_tokens += row[4], all.images += row[5], all.bad_samples += row[6];
+    all.views += row[7], all.attended_pairs += row[8];
     most_micro_batches_ = std::max(most_micro_batches_, static_cast<std::int64_t>(row[1]));
   }
   return all;

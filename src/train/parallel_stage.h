@@ -16,7 +16,8 @@ namespace llava {
 struct StepShare {
   double terms = 0;          ///< of the objective
   double micro_batches = 0;  ///< of all ranks
-  double samples = 0, tokens = 0, supervised_tokens = 0, images = 0, bad_samples = 0;
+  double samples = 0, tokens = 0, supervised_tokens = 0, images = 0, views = 0, bad_samples = 0;
+  double attended_pairs = 0;
 };
 
 /// A stage that several processes train together: each works on its part of every step's samples, and this

@@ -124,7 +124,7 @@ class StagePlanner {
     plan.padded_tokens_first_step = facts.padded_tokens_first_step;
     plan.tokens = static_cast<double>(facts.whole.tokens);
     plan.supervised_tokens = static_cast<double>(facts.whole.supervised_tokens);
-    plan.views = static_cast<double>(facts.whole.images);
+    plan.views = static_cast<double>(facts.whole.views);
     plan.micro_batch = facts.rows;
     return plan;
   }

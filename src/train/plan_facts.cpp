@@ -61,7 +61,7 @@ void add_step(const LoadedStep& step, const StageConfig& stage, StageFacts& fact
     facts.whole.tokens += static_cast<std::int64_t>(lengths.back());
     facts.whole.attended_pairs += std::pow(static_cast<double>(lengths.back()), 2);
     facts.whole.supervised_tokens += supervised_of(sample, stage);
-    facts.whole.images += static_cast<std::int64_t>(own);
+    facts.whole.views += static_cast<std::int64_t>(own);
   }
   facts.views_ahead = std::max(facts.views_ahead, kStepsAhead * views);
   const auto cut = micro_batches(lengths, stage);
@@ -112,7 +112,7 @@ StageFacts facts_of_data(const TrainConfig& run, const StageConfig& stage, const
       static_cast<double>(facts.steps) / static_cast<double>(seen) * static_cast<double>(processes);
   facts.images *= static_cast<double>(facts.samples_per_epoch) / std::max(1.0, samples);
   const auto grow = [&](std::int64_t& n) { n = static_cast<std::int64_t>(static_cast<double>(n) * scale); };
-  grow(facts.whole.tokens), grow(facts.whole.supervised_tokens), grow(facts.whole.images);
+  grow(facts.whole.tokens), grow(facts.whole.supervised_tokens), grow(facts.whole.views);
   facts.whole.attended_pairs *= scale;
   return facts;
 }
@@ -148,7 +148,7 @@ StageFacts facts_of_expected(const StageConfig& stage, const ModelConfig& model,
   const double tiles = model.tower ? e.tiles : 0;
   facts.whole.tokens = static_cast<std::int64_t>(all * e.tokens);
   facts.whole.supervised_tokens = static_cast<std::int64_t>(all * e.supervised_tokens);
-  facts.whole.images = static_cast<std::int64_t>(all * e.images * tiles);
+  facts.whole.views = static_cast<std::int64_t>(all * e.images * tiles);
   facts.whole.attended_pairs = all * e.tokens * e.tokens;
   facts.images = e.samples * e.images;
   facts.tiled = e.tiles > 1;

@@ -78,6 +78,13 @@ at::Tensor answer_log_probs(LlavaModel& model, std::span<const CollateRow> rows,
   return at::stack(sums);
 }
 
+void count_media(const PreparedSample& sample, StepMetrics& metrics) {
+  for (const PreparedMedia& media : sample.media) {
+    ++metrics.images;
+    metrics.views += media.plan.num_tiles;
+  }
+}
+
 std::int64_t answer_tokens(const Prompt& prompt) {
   if (prompt.labels.empty()) return 0;
   return std::count_if(prompt.labels.begin() + 1, prompt.labels.end(),

@@ -24,6 +24,9 @@ struct DrawnAnswer {
   bool ended = false;             ///< by a token or a text; else the length was used up
   std::string text;
 };
+/// Adds a sample's images and views to `metrics`.
+void count_media(const PreparedSample& sample, StepMetrics& metrics);
+
 /// Draws an answer for each row (row r with seed + r); the program injects its decoder, so that training
 /// does not depend on it.
 using AnswerSampler =

@@ -196,7 +196,8 @@ StepMetrics Trainer::run_step(Stage& stage, Loader& loader) {
   metrics.step_seconds = seconds_since(start);
   metrics.peak_memory_bytes = peak_memory_bytes(model_->device());
   metrics.model_flops = step_flops(checkpoint_.model, stage.trained, metrics, stage.cache != nullptr);
-  metrics.mfu = peak_flops_ > 0 ? metrics.model_flops / metrics.step_seconds / peak_flops_ : 0;
+  const double peak = peak_flops_ * static_cast<double>(world());
+  metrics.mfu = peak > 0 ? metrics.model_flops / metrics.step_seconds / peak : 0;
   const double again = recomputed_flops(checkpoint_.model, stage.trained, metrics,
                                         stage.config->gradient_checkpointing, stage.cache != nullptr);
   metrics.hfu = metrics.mfu * (1 + again / std::max(1.0, metrics.model_flops));
@@ -218,7 +219,7 @@ double Trainer::backward(Stage& stage, const LoadedStep& step, StepMetrics& metr
     metrics.tokens += static_cast<std::int64_t>(sample.prompt.ids.size());
     metrics.attended_pairs += std::pow(static_cast<double>(sample.prompt.ids.size()), 2);
     metrics.supervised_tokens += count_terms(sample.prompt.labels, true, Objective::kLm);
-    metrics.images += static_cast<std::int64_t>(sample.media.size());
+    count_media(sample, metrics);
   }
   const auto batches = micro_batches(lengths, config);
   const StepShare share = share_step(stage, step, terms, batches.size(), metrics);

@@ -75,11 +75,15 @@ StepShare Trainer::share_step(Stage& stage, const LoadedStep& step, const std::v
   share.tokens = static_cast<double>(metrics.tokens);
   share.supervised_tokens = static_cast<double>(metrics.supervised_tokens);
   share.images = static_cast<double>(metrics.images);
+  share.views = static_cast<double>(metrics.views);
+  share.attended_pairs = metrics.attended_pairs;
   const StepShare own = share;
   share = stage.parallel->begin_step(own);
   metrics.tokens = static_cast<std::int64_t>(share.tokens);
   metrics.supervised_tokens = static_cast<std::int64_t>(share.supervised_tokens);
   metrics.images = static_cast<std::int64_t>(share.images);
+  metrics.views = static_cast<std::int64_t>(share.views);
+  metrics.attended_pairs = share.attended_pairs;
   metrics.samples = static_cast<std::int64_t>(share.samples);
   state_.samples_seen += static_cast<std::int64_t>(share.samples - own.samples);  // of the other ranks
   state_.bad_samples += static_cast<std::int64_t>(share.bad_samples - own.bad_samples);
