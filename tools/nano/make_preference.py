@@ -4,6 +4,8 @@
 Writes into --out
     preference.jsonl     pairs: id, image, prompt, chosen, rejected; a true caption against the same caption with one
                          object swapped for another of its kind that no caption of the photo mentions
+    preference_yes_no.jsonl  pairs: a yes/no question about a training photo, the right answer against the wrong one
+                         (--yes-no N; made as the held-out questions are)
     eval_pope.jsonl      yes/no questions on held-out photos: id, images, question, answer, category
     eval_pope_gray.jsonl the same questions about a plain gray picture
 
@@ -225,6 +227,13 @@ def make_questions(captions: dict[str, list[str]], names: list[str], folder: Pat
     return questions
 
 
+def answer_pairs(questions: list[dict]) -> list[dict]:
+    """Preference records of yes/no questions."""
+    both = ("Yes.", "No.")
+    return [{"id": f"question-{q['id']}", "image": q["images"][0], "prompt": "<image>\n" + q["question"],
+             "chosen": both[q["answer"] == "no"], "rejected": both[q["answer"] == "yes"]} for q in questions]
+
+
 def main() -> int:
     """Writes the files; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
@@ -233,6 +242,7 @@ def main() -> int:
     parser.add_argument("--held-out", type=int, default=300, metavar="N", help="photos kept back, as for make_data.py (300)")
     parser.add_argument("--pairs-per-photo", type=int, default=2, metavar="N", help="pairs of a photo (2)")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="pairs in all (0: no limit)")
+    parser.add_argument("--yes-no", type=int, default=1000, metavar="N", help="pairs of answers to yes/no questions (1000)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     try:
@@ -245,10 +255,13 @@ def main() -> int:
         if args.limit:
             pairs = pairs[:args.limit]
         questions = make_questions(captions, order[:args.held_out], folder, random.Random(f"{args.seed} pope"))
+        rng = random.Random(f"{args.seed} yes-no")
+        photos = rng.sample(order[args.held_out:], len(order) - args.held_out)
+        answers = answer_pairs(make_questions(captions, photos, folder, rng)[:args.yes_no])
         args.out.mkdir(parents=True, exist_ok=True)
         gray = args.out.resolve() / "gray.png"
         make_data.write_atomically(gray, make_data.gray_png())
-        for name, records in (("preference", pairs), ("eval_pope", questions),
+        for name, records in (("preference", pairs), ("preference_yes_no", answers), ("eval_pope", questions),
                               ("eval_pope_gray", [dict(q, images=[str(gray)]) for q in questions])):
             make_data.write_jsonl(args.out / f"{name}.jsonl", records)
             print(f"{name}.jsonl: {len(records)} records")
