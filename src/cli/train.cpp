@@ -75,8 +75,8 @@ bool check_data(Trainer& trainer, const TrainConfig& config, const TrainArgument
     } else {
       write_out(fmt::format("stage {}: {}", config.stages[i].name, report.to_text()));
     }
-    too_many |= static_cast<double>(report.defective()) >
-                std::max(10.0, config.max_bad_fraction * static_cast<double>(report.samples));
+    too_many |= config.too_many_bad(static_cast<std::int64_t>(report.defective()),
+                                    static_cast<std::int64_t>(report.samples));
   }
   return too_many;
 }

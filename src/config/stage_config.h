@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -143,6 +144,11 @@ struct TrainConfig {
   MediaLimitsConfig media;
   DistributedConfig distributed;  ///< where several processes train
   std::vector<StageConfig> stages;
+
+  /// Whether `bad` of `samples` that cannot be used are more than max_bad_fraction allows.
+  bool too_many_bad(std::int64_t bad, std::int64_t samples) const {
+    return static_cast<double>(bad) > std::max(10.0, max_bad_fraction * static_cast<double>(samples));
+  }
 };
 
 template <class V>

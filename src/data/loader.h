@@ -30,6 +30,13 @@ struct PreparedSample {
   Prompt rejected;        ///< kPair: the same prompt and media with the worse answer
   bool desirable = true;  ///< kLabelled
   std::string answer;     ///< kPrompt: the right answer, if the record says it
+
+  /// Tiles of its images and frames of its videos: what the tower sees.
+  std::int64_t num_views() const {
+    std::int64_t views = 0;
+    for (const PreparedMedia& m : media) views += m.plan.num_tiles;
+    return views;
+  }
 };
 
 /// A sample that could not be used and why.

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "config/branch.h"
+#include "model/attention_varlen.h"
 #include "model/kv_cache.h"
 
 namespace llava {
@@ -46,7 +47,8 @@ at::Tensor expand_heads(const at::Tensor& x, std::int64_t groups) {
   return x.unsqueeze(2).expand({b, k, groups, s, d}).reshape({b, k * groups, s, d});
 }
 
-/// Each sample of each row by itself: no product between samples is ever made.
+}  // namespace
+
 at::Tensor attend_pieces(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan) {
   std::vector<at::Tensor> rows;
   for (std::int64_t b = 0; b < q.size(0); ++b) {
@@ -68,8 +70,6 @@ at::Tensor attend_pieces(const at::Tensor& q, const at::Tensor& k, const at::Ten
   return at::cat(rows);
 }
 
-}  // namespace
-
 AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_tokens, const KvCache* cache,
                              std::int64_t window, const at::Tensor& like) {
   const std::int64_t past = cache == nullptr ? 0 : cache->max_length(), total = past + num_tokens;
@@ -85,6 +85,7 @@ AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_toke
       LLAVA_ASSERT(used <= num_tokens, "a row's samples fit into it");
       if (used < num_tokens) row.push_back(num_tokens - used);  // padding, by itself
     }
+    if (like.is_cuda()) plan.starts = piece_starts(plan.pieces).to(like.device());
     return plan;
   }
   if (!windowed && !batch.branch.defined()) {
@@ -107,7 +108,10 @@ AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_toke
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                   const AttentionPlan& plan) {
   const std::int64_t b = q.size(0), h = q.size(1), t = q.size(2), d = q.size(3), groups = h / k.size(1);
-  if (!plan.pieces.empty()) return attend_pieces(q, k, v, plan);
+  if (!plan.pieces.empty()) {
+    const std::optional<at::Tensor> at_once = attend_varlen(q, k, v, plan);
+    return at_once ? *at_once : attend_pieces(q, k, v, plan);
+  }
   const auto mask = plan.mask.defined() ? std::optional<at::Tensor>(plan.mask) : std::nullopt;
   if (groups > 1 && t == 1 && !plan.causal) {
     // one query: the heads of a group are rows against the same keys, so the cache is read once and never

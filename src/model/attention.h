@@ -17,6 +17,7 @@ struct AttentionPlan {
   std::vector<std::vector<std::int64_t>> pieces;  ///< lengths in each row that see themselves only, up to T; or empty
   std::int64_t window = 0;                        ///< within the pieces
   at::Tensor mask;      ///< [B or 1,1,T,S] additive in the model's dtype, or undefined: all keys are seen
+  at::Tensor starts{};  ///< [P+1] int32, piece_starts() where a kernel wants them; else undefined
 };
 
 /// `window` 0: none. Without a cache keys are the batch's own tokens; with one they are its slots [0, max
@@ -26,5 +27,9 @@ AttentionPlan plan_attention(const MultimodalBatch& batch, std::int64_t num_toke
 
 /// softmax(q k^T / sqrt(d) + mask) v: q [B,H,T,d], k and v [B,K,S,d] -> [B,T,H*d].
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionPlan& plan);
+
+/// The same where the plan has pieces, one after the other: no product between samples is ever made.
+at::Tensor attend_pieces(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         const AttentionPlan& plan);
 
 }  // namespace llava

@@ -1,13 +1,13 @@
 #include "train/activation_checkpoint.h"
 
-#include <ATen/Context.h>
 #include <torch/torch.h>
 
 #include <algorithm>
 #include <cctype>
-#include <mutex>
 #include <optional>
 #include <set>
+
+#include "train/random_state.h"
 
 namespace llava {
 
@@ -15,31 +15,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-/// Random numbers a block may draw: those of its device and, for a device with an own generator, the CPU's.
-class RandomState {
- public:
-  explicit RandomState(const at::Device& device) {
-    devices_.emplace_back(at::kCPU);
-    if (!device.is_cpu()) devices_.push_back(device);
-    for (const at::Device& d : devices_) {
-      at::Generator generator = at::globalContext().defaultGenerator(d);
-      const std::lock_guard lock(generator.mutex());
-      states_.push_back(generator.get_state());
-    }
-  }
-  void restore() const {
-    for (std::size_t i = 0; i < devices_.size(); ++i) {
-      at::Generator generator = at::globalContext().defaultGenerator(devices_[i]);
-      const std::lock_guard lock(generator.mutex());
-      generator.set_state(states_[i]);
-    }
-  }
-
- private:
-  std::vector<at::Device> devices_;
-  std::vector<at::Tensor> states_;
-};
 
 struct Remembered : torch::CustomClassHolder {
   Remembered(Block b, const at::Device& device) : block(std::move(b)), random(device) {}

@@ -5,8 +5,8 @@
 #include <torch/torch.h>
 #include <unistd.h>
 
+#include <array>
 #include <map>
-#include <mutex>
 
 #include "base/files.h"
 #include "base/hash.h"
@@ -14,6 +14,7 @@
 #include "base/progress.h"
 #include "formats/tensor_file.h"
 #include "tensor/convert.h"
+#include "train/random_state.h"
 #include "train/retention.h"
 #include "train/stage_setup.h"
 
@@ -88,28 +89,14 @@ void put_in_place(const fs::path& building, const fs::path& target) {
   fs::remove_all(old);
 }
 
+/// The names of a RandomState's tensors in optimizer.safetensors.
+void add_random_state(const RandomState& random, std::vector<NamedParameter>& into) {
+  constexpr std::array kNames = {"random_state", "random_state_device"};
+  for (std::size_t i = 0; i < random.states().size(); ++i)
+    into.push_back({kNames.at(i), random.states()[i]});
+}
+
 }  // namespace
-
-std::vector<NamedParameter> random_states(c10::Device device) {
-  std::vector<NamedParameter> states;
-  const auto add = [&](const char* name, const at::Generator& generator) {
-    at::Generator from = generator;
-    const std::lock_guard lock(from.mutex());
-    states.push_back({name, from.get_state()});
-  };
-  add("random_state", at::detail::getDefaultCPUGenerator());
-  if (!device.is_cpu()) add("random_state_device", at::globalContext().defaultGenerator(device));
-  return states;
-}
-
-void set_random_states(const std::vector<NamedParameter>& states, c10::Device device) {
-  for (const NamedParameter& state : states) {
-    at::Generator into = state.name == "random_state" ? at::detail::getDefaultCPUGenerator()
-                                                      : at::globalContext().defaultGenerator(device);
-    const std::lock_guard lock(into.mutex());
-    into.set_state(state.tensor);
-  }
-}
 
 std::int64_t CheckpointContent::bytes() const {
   std::int64_t total = 0;
@@ -135,7 +122,7 @@ CheckpointContent take_content(const TrainState& state, LlavaModel& model, const
   add("weights.safetensors", weights);
   if (running != nullptr) {
     std::vector<NamedParameter> states = running->optimizer->state_tensors();
-    for (NamedParameter& random : random_states(model.device())) states.push_back(std::move(random));
+    add_random_state(RandomState(model.device()), states);
     add("optimizer.safetensors", states);
     if (!running->averages.empty()) add("ema.safetensors", running->averages);
   }
@@ -265,10 +252,10 @@ void load_tensors(const fs::path& folder, const std::string& name,
 
 void load_optimizer(const fs::path& folder, Optimizer& optimizer, c10::Device device) {
   std::vector<NamedParameter> states = optimizer.state_tensors();
-  const std::size_t own = states.size();
-  for (NamedParameter& random : random_states(device)) states.push_back(std::move(random));
+  const RandomState random(device);
+  add_random_state(random, states);
   load_tensors(folder, "optimizer.safetensors", states);
-  set_random_states({states.begin() + static_cast<std::ptrdiff_t>(own), states.end()}, device);
+  random.restore();
 }
 
 }  // namespace llava

@@ -95,8 +95,4 @@ void load_optimizer(const std::filesystem::path& folder, Optimizer& optimizer, c
 void load_tensors(const std::filesystem::path& folder, const std::string& name,
                   const std::vector<NamedParameter>& into);
 
-/// The state of the default generators that training draws from: the CPU's and the device's.
-std::vector<NamedParameter> random_states(c10::Device device);
-void set_random_states(const std::vector<NamedParameter>& states, c10::Device device);
-
 }  // namespace llava

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "config/branch.h"
+#include "train/stage_setup.h"
 #include "train/trainer.h"
 
 namespace llava {
@@ -17,11 +18,6 @@ struct DpoObjective::Totals {
   double pairs = 0, chosen_tokens = 0;
   double loss = 0, chosen_reward = 0, rejected_reward = 0, accurate = 0, chosen = 0, rejected = 0;
 };
-
-bool trains_tower(const std::vector<NamedParameter>& trained) {
-  return std::any_of(trained.begin(), trained.end(),
-                     [](const NamedParameter& p) { return p.name.rfind("vision_tower.", 0) == 0; });
-}
 
 std::filesystem::path reference_file(const StepContext& context) {
   return context.output / fmt::format("reference-{}.safetensors", context.stage);

@@ -47,8 +47,6 @@ class DpoObjective final : public StepObjective {
 /// token and the rejected one, as two branches (Prompt::branch); positions are those of the two prompts.
 /// Nothing where the prompts do not begin alike up to their media's end.
 std::optional<Prompt> join_pair(const Prompt& chosen, const Prompt& rejected);
-/// Whether one of the parameters is the tower's.
-bool trains_tower(const std::vector<NamedParameter>& trained);
 /// <run>/reference-<stage>.safetensors: the stage's first weights.
 std::filesystem::path reference_file(const StepContext& context);
 /// The stage's reference log-probabilities, under the key of its data and `reference`: those of its file, else `fill`

@@ -16,7 +16,7 @@ void Trainer::dry_run() {
     for (const auto& rows : micro_batches(lengths, *stage->config)) {
       std::vector<const PreparedSample*> samples;
       for (const std::size_t row : rows) samples.push_back(&step.samples[row]);
-      make_batch(*stage, samples);
+      make_batch(*stage, samples, stage->config->packing);
     }
   }
 }

@@ -25,6 +25,26 @@ double measure_matmul_flops(c10::ScalarType dtype, c10::Device device) {
 
 namespace {
 
+/// What the decoder's products count: the head's weights, those of all blocks, and attention's width over
+/// all layers.
+struct DecoderShape {
+  DecoderShape(const DecoderConfig& d, const ParameterCount& all)
+      : head(static_cast<double>(d.vocab_size) * static_cast<double>(d.hidden_size)),
+        blocks(static_cast<double>(all.decoder) - head * (d.tie_word_embeddings ? 1 : 2)),
+        width(static_cast<double>(d.num_attention_heads * d.head_dim * d.num_hidden_layers)) {}
+  double head, blocks, width;
+};
+
+/// The same of the tower: rows of a view, weights that multiply (positions are added), and the operations
+/// of a view's attention products forward.
+struct TowerShape {
+  TowerShape(const TowerConfig& t, const ParameterCount& all)
+      : rows(static_cast<double>(t.num_features())),
+        matrices(static_cast<double>(all.tower) - (rows + 1) * static_cast<double>(t.hidden_size)),
+        attention(4 * static_cast<double>(t.hidden_size * t.num_hidden_layers) * rows * rows) {}
+  double rows, matrices, attention;
+};
+
 /// Trained weights that are matrices of the decoder's blocks, and whether the head's matrix trains.
 struct TrainedDecoder {
   double blocks = 0;
@@ -43,71 +63,63 @@ TrainedDecoder trained_decoder(const ModelConfig& model, const std::vector<Named
   return own;
 }
 
-double decoder_flops(const ModelConfig& model, const std::vector<NamedParameter>& trained,
-                     const StepMetrics& m) {
-  const DecoderConfig& d = model.decoder;
-  const double head = static_cast<double>(d.vocab_size) * static_cast<double>(d.hidden_size);
-  const double blocks =
-      static_cast<double>(count_parameters(model).decoder) - head * (d.tie_word_embeddings ? 1 : 2);
+double decoder_flops(const ModelConfig& model, const ParameterCount& all,
+                     const std::vector<NamedParameter>& trained, const StepMetrics& m) {
+  const DecoderShape decoder(model.decoder, all);
   const TrainedDecoder own = trained_decoder(model, trained);
   const auto tokens = static_cast<double>(m.tokens), supervised = static_cast<double>(m.supervised_tokens);
-  const auto width = static_cast<double>(d.num_attention_heads * d.head_dim * d.num_hidden_layers);
-  return tokens * (4 * blocks + 2 * own.blocks) + supervised * head * (own.head ? 6 : 4) +
-         12 * width * m.attended_pairs;
+  return tokens * (4 * decoder.blocks + 2 * own.blocks) + supervised * decoder.head * (own.head ? 6 : 4) +
+         12 * decoder.width * m.attended_pairs;
 }
 
-double vision_flops(const ModelConfig& model, const std::vector<NamedParameter>& trained,
-                    const StepMetrics& m, bool cached) {
-  const ParameterCount all = count_parameters(model);
+double vision_flops(const ModelConfig& model, const ParameterCount& all,
+                    const std::vector<NamedParameter>& trained, const StepMetrics& m, bool cached) {
   const TrainedCounts own = count_trained(trained);
+  const bool tower_trains = trains_tower(trained);
   const TowerConfig& t = *model.tower;
-  const auto rows = static_cast<double>(t.num_features()), width = static_cast<double>(t.hidden_size);
-  const auto views = static_cast<double>(m.views), layers = static_cast<double>(t.num_hidden_layers);
+  const TowerShape tower(t, all);
+  const auto views = static_cast<double>(m.views);
   // Without a trained tower no gradient passes the connector's first matrix.
-  const double first = own.tower > 0 ? 0
-                                     : width * static_cast<double>(t.select_layers.size()) *
-                                           static_cast<double>(model.decoder.hidden_size);
+  const double first = tower_trains ? 0
+                                    : static_cast<double>(t.hidden_size) *
+                                          static_cast<double>(t.select_layers.size()) *
+                                          static_cast<double>(model.decoder.hidden_size);
   const double through = own.connector > 0 ? std::max(0.0, static_cast<double>(all.connector) - first) : 0;
   double flops =
       views * static_cast<double>(model.num_image_tokens()) *
       (2 * static_cast<double>(all.connector) + 2 * static_cast<double>(own.connector) + 2 * through);
   if (cached) return flops;
-  const double matrices =
-      static_cast<double>(all.tower) - (rows + 1) * width;  // positions are added, not multiplied
-  const double passes = own.tower > 0 ? 2 : 1;
-  flops += views * rows * (2 * passes * matrices + 2 * static_cast<double>(own.tower));
-  return flops + views * 4 * width * layers * rows * rows * (own.tower > 0 ? 3 : 1);
+  const double passes = tower_trains ? 2 : 1;
+  flops += views * tower.rows * (2 * passes * tower.matrices + 2 * static_cast<double>(own.tower));
+  return flops + views * tower.attention * (tower_trains ? 3 : 1);
 }
 
 }  // namespace
 
 double step_flops(const ModelConfig& model, const std::vector<NamedParameter>& trained,
-                  const StepMetrics& metrics, bool cached) {
-  double flops = decoder_flops(model, trained, metrics);
-  if (model.tower && metrics.views > 0) flops += vision_flops(model, trained, metrics, cached);
+                  const StepMetrics& metrics, Objective objective, bool cached) {
+  const ParameterCount all = count_parameters(model);
+  double flops = objective == Objective::kAnswerEmbedding ? 0 : decoder_flops(model, all, trained, metrics);
+  if (model.tower && metrics.views > 0) flops += vision_flops(model, all, trained, metrics, cached);
   return flops;
 }
 
 double recomputed_flops(const ModelConfig& model, const std::vector<NamedParameter>& trained,
-                        const StepMetrics& m, const GradientCheckpointing& policy, bool cached) {
+                        const StepMetrics& m, Objective objective, const GradientCheckpointing& policy,
+                        bool cached) {
+  if (policy.llm <= 0 && !policy.vision_tower) return 0;
   double flops = 0;
   const DecoderConfig& d = model.decoder;
-  if (policy.llm > 0) {
+  const ParameterCount all = count_parameters(model);
+  if (policy.llm > 0 && objective != Objective::kAnswerEmbedding) {
     const std::int64_t again = (d.num_hidden_layers + policy.llm - 1) / policy.llm;
-    const double head = static_cast<double>(d.vocab_size) * static_cast<double>(d.hidden_size);
-    const double blocks =
-        static_cast<double>(count_parameters(model).decoder) - head * (d.tie_word_embeddings ? 1 : 2);
-    const auto width = static_cast<double>(d.num_attention_heads * d.head_dim * d.num_hidden_layers);
-    flops += (static_cast<double>(m.tokens) * 2 * blocks + 4 * width * m.attended_pairs) *
+    const DecoderShape decoder(d, all);
+    flops += (static_cast<double>(m.tokens) * 2 * decoder.blocks + 4 * decoder.width * m.attended_pairs) *
              static_cast<double>(again) / static_cast<double>(d.num_hidden_layers);
   }
-  const bool trains_tower = count_trained(trained).tower > 0;
-  if (policy.vision_tower && trains_tower && model.tower && !cached) {
-    const auto rows = static_cast<double>(model.tower->num_features());
-    const auto width = static_cast<double>(model.tower->hidden_size);
-    const auto layers = static_cast<double>(model.tower->num_hidden_layers);
-    const double matrices = static_cast<double>(count_parameters(model).tower) - (rows + 1) * width;
-    flops += static_cast<double>(m.views) * rows * (2 * matrices + 4 * width * layers * rows);
+  if (policy.vision_tower && trains_tower(trained) && model.tower && !cached) {
+    const TowerShape tower(*model.tower, all);
+    flops += static_cast<double>(m.views) * (2 * tower.rows * tower.matrices + tower.attention);
   }
   return flops;
 }

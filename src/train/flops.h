@@ -6,6 +6,7 @@
 
 #include "config/gradient_checkpointing.h"
 #include "config/model_config.h"
+#include "config/stage_config.h"
 #include "model/llava_model.h"
 #include "train/metrics.h"
 
@@ -18,13 +19,14 @@ double measure_matmul_flops(c10::ScalarType dtype, c10::Device device);
 /// Operations a step needs, without padding and without what is computed twice: 2 a weight and token
 /// forward, 2 for the gradient that flows through, 2 for each trained weight; attention products over whole
 /// squares of a sample's tokens, as is usual (12 layers * width * tokens^2 with the backward pass); the
-/// head at supervised positions only; the tower unless its features are cached. A test counts the products
-/// that run and compares.
+/// head at supervised positions only; the tower unless its features are cached; nothing of the decoder
+/// where the objective is answer_embedding. A test counts the products that run and compares.
 double step_flops(const ModelConfig& model, const std::vector<NamedParameter>& trained,
-                  const StepMetrics& metrics, bool cached);
+                  const StepMetrics& metrics, Objective objective, bool cached);
 
 /// Operations that gradient checkpointing does a second time: the forward pass of its blocks.
 double recomputed_flops(const ModelConfig& model, const std::vector<NamedParameter>& trained,
-                        const StepMetrics& metrics, const GradientCheckpointing& policy, bool cached);
+                        const StepMetrics& metrics, Objective objective,
+                        const GradientCheckpointing& policy, bool cached);
 
 }  // namespace llava

@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "train/dpo_objective.h"
 #include "train/rewards.h"
+#include "train/stage_setup.h"
 #include "train/trainer.h"
 
 namespace llava {

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "train/dpo_objective.h"
+#include "train/stage_setup.h"
 #include "train/trainer.h"
 
 namespace llava {

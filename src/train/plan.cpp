@@ -169,15 +169,13 @@ class StagePlanner {
 
   void add_work(const StageConfig& stage, const StageShape& shape, const StageFacts& facts, bool cached,
                 StagePlan& plan) const {
-    StepMetrics whole = facts.whole;
-    if (stage.objective == Objective::kAnswerEmbedding)  // no decoder pass
-      whole.tokens = whole.supervised_tokens = 0, whole.attended_pairs = 0;
-    plan.flops = step_flops(shape.model, shape.trained, whole, cached);
-    plan.recomputed_flops =
-        recomputed_flops(shape.model, shape.trained, whole, stage.gradient_checkpointing, cached);
+    const StepMetrics& whole = facts.whole;
+    plan.flops = step_flops(shape.model, shape.trained, whole, stage.objective, cached);
+    plan.recomputed_flops = recomputed_flops(shape.model, shape.trained, whole, stage.objective,
+                                             stage.gradient_checkpointing, cached);
     if (stage.objective == Objective::kDpo ||
         stage.objective == Objective::kKto)  // the reference's forward pass
-      plan.flops += recomputed_flops(shape.model, shape.trained, whole, {1, false}, true);
+      plan.flops += recomputed_flops(shape.model, shape.trained, whole, stage.objective, {1, false}, true);
     const double rate = plan_.flops_per_second * plan_.mfu * static_cast<double>(options_.processes);
     if (rate > 0) plan.days = plan.flops / rate / kSecondsPerDay;
   }

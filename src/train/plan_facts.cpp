@@ -42,26 +42,20 @@ std::int64_t supervised_of(const PreparedSample& sample, const StageConfig& stag
   return grpo.num_generations * grpo.max_completion_length;
 }
 
-double views_of(const PreparedSample& sample) {
-  double views = 0;
-  for (const PreparedMedia& media : sample.media) views += static_cast<double>(media.plan.num_tiles);
-  return views;
-}
-
 /// Adds what one process holds of a step, micro-batch by micro-batch.
 void add_step(const LoadedStep& step, const StageConfig& stage, StageFacts& facts) {
   std::vector<std::size_t> lengths;
   double views = 0;
   for (const PreparedSample& sample : step.samples) {
     lengths.push_back(static_cast<std::size_t>(length_of(sample, stage)));
-    const double own = views_of(sample);
-    views += own;
-    facts.tiled |= own > static_cast<double>(sample.media.size());
+    const std::int64_t own = sample.num_views();
+    views += static_cast<double>(own);
+    facts.tiled |= own > static_cast<std::int64_t>(sample.media.size());
     facts.images += static_cast<double>(sample.media.size());
     facts.whole.tokens += static_cast<std::int64_t>(lengths.back());
     facts.whole.attended_pairs += std::pow(static_cast<double>(lengths.back()), 2);
     facts.whole.supervised_tokens += supervised_of(sample, stage);
-    facts.whole.views += static_cast<std::int64_t>(own);
+    facts.whole.views += own;
   }
   facts.views_ahead = std::max(facts.views_ahead, kStepsAhead * views);
   const auto cut = micro_batches(lengths, stage);
@@ -73,7 +67,7 @@ void add_step(const LoadedStep& step, const StageConfig& stage, StageFacts& fact
     for (const std::size_t row : rows) {
       batch.tokens += static_cast<double>(lengths[row]);
       batch.supervised_tokens += static_cast<double>(supervised_of(step.samples[row], stage));
-      batch.views += views_of(step.samples[row]);
+      batch.views += static_cast<double>(step.samples[row].num_views());
       longest = std::max(longest, static_cast<double>(lengths[row]));
     }
     const auto count = static_cast<double>(rows.size());

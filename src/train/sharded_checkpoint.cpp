@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <mutex>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "tensor/convert.h"
+#include "train/random_state.h"
 #include "train/slices.h"
 
 namespace llava {
@@ -33,12 +33,6 @@ int world_of(const std::string& name) {
   return world;
 }
 
-/// Generators that training draws from.
-std::vector<at::Generator> generators(c10::Device device) {
-  std::vector<at::Generator> all = {at::detail::getDefaultCPUGenerator()};
-  if (!device.is_cpu()) all.push_back(at::globalContext().defaultGenerator(device));
-  return all;
-}
 std::string random_name(std::size_t i) { return fmt::format("random_state/{}", i); }
 
 /// A checkpoint's states, whichever number of ranks wrote them.
@@ -137,10 +131,8 @@ void load_layers(const StateFiles& files, LlavaModel& model, ParallelStage* para
 std::vector<NamedParameter> rank_tensors(const ParallelStage& parallel, const Optimizer& optimizer,
                                          const std::set<std::string>& touched, c10::Device device) {
   std::vector<NamedParameter> tensors;
-  for (at::Generator& generator : generators(device)) {
-    const std::lock_guard lock(generator.mutex());
-    tensors.push_back({random_name(tensors.size()), generator.get_state()});
-  }
+  const RandomState random(device);
+  for (const at::Tensor& state : random.states()) tensors.push_back({random_name(tensors.size()), state});
   if (parallel.strategy() == ShardStrategy::kDdp) return tensors;
   for (NamedParameter& p : optimizer.state_tensors()) tensors.push_back(std::move(p));
   if (parallel.layers() != nullptr)
@@ -189,13 +181,12 @@ void load_rank_files(const fs::path& folder, LlavaModel& model, const std::vecto
                 folder.string(), std::max(files.world(), 1), world);
     return;
   }
-  std::size_t i = 0;
-  for (at::Generator& generator : generators(model.device())) {
-    const at::Tensor saved = files.own(rank, random_name(i++));
-    if (!saved.defined()) continue;
-    const std::lock_guard lock(generator.mutex());
-    generator.set_state(saved.clone());
+  const RandomState random(model.device());
+  for (std::size_t i = 0; i < random.states().size(); ++i) {
+    const at::Tensor saved = files.own(rank, random_name(i));
+    if (saved.defined()) at::Tensor(random.states()[i]).copy_(saved);
   }
+  random.restore();
 }
 
 }  // namespace llava

@@ -202,25 +202,20 @@ bool ShardedLayers::has(const std::string& name) const {
   return false;
 }
 
-std::vector<NamedParameter> ShardedLayers::all_slices() const {
+std::vector<NamedParameter> ShardedLayers::slices(bool trained_only) const {
   std::vector<NamedParameter> slices;
   for (const auto& layer : layers_)
     for (const Layer::Member& m : layer->members) {
+      if (trained_only && !m.trains) continue;
       const Slice slice = slice_of(m.parameter.numel(), group_.size(), group_.rank());
       if (slice.length > 0) slices.push_back({m.slot.name, m.shard.narrow(0, 0, slice.length)});
     }
   return slices;
 }
 
-std::vector<NamedParameter> ShardedLayers::own_slices() const {
-  std::set<std::string> training;
-  for (const auto& layer : layers_)
-    for (const Layer::Member& m : layer->members)
-      if (m.trains) training.insert(m.slot.name);
-  std::vector<NamedParameter> slices = all_slices();
-  std::erase_if(slices, [&](const NamedParameter& p) { return !training.contains(p.name); });
-  return slices;
-}
+std::vector<NamedParameter> ShardedLayers::own_slices() const { return slices(/*trained_only=*/true); }
+
+std::vector<NamedParameter> ShardedLayers::all_slices() const { return slices(/*trained_only=*/false); }
 
 void ShardedLayers::connect(Optimizer& optimizer) {
   std::map<std::string, TrainedParameter*> own;

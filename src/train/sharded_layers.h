@@ -40,6 +40,8 @@ class ShardedLayers {
   struct Layer;
 
  private:
+  std::vector<NamedParameter> slices(bool trained_only) const;
+
   Collectives& group_;
   LlavaModel& model_;
   std::vector<c10::intrusive_ptr<Layer>> layers_;

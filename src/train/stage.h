@@ -33,7 +33,6 @@ struct Trainer::Stage {
   std::unique_ptr<FeatureCache> cache;        ///< null: pixels go through the tower every step
 
   std::vector<NamedParameter> trained_base() const;  ///< without the LoRA pairs
-  bool trains_tower() const;
   /// Whether the optimizer has a part of the tensors only.
   bool is_sharded() const { return parallel && parallel->strategy() != ShardStrategy::kDdp; }
 };

@@ -17,11 +17,6 @@ std::vector<NamedParameter> Trainer::Stage::trained_base() const {
   return base;
 }
 
-bool Trainer::Stage::trains_tower() const {
-  return std::any_of(trained.begin(), trained.end(),
-                     [](const auto& p) { return p.name.rfind("vision_tower.", 0) == 0; });
-}
-
 SamplePreparer make_preparer(const CheckpointInfo& checkpoint, const TrainConfig& run,
                              const StageConfig& config, const Dataset& dataset) {
   SamplePreparer preparer;
@@ -136,7 +131,7 @@ std::unique_ptr<StepObjective> Trainer::open_step_objective(const Stage& stage) 
 
 void Trainer::fill_cache(Stage& stage) {
   if (stage.config->feature_cache == FeatureCacheMode::kOff || !model_->config().tower ||
-      stage.trains_tower())
+      trains_tower(stage.trained))
     return;
   std::vector<MediaRef> images;
   std::vector<bool> seen(stage.dataset->size());

@@ -64,6 +64,11 @@ TrainedCounts count_trained(const std::vector<NamedParameter>& trained) {
   return counts;
 }
 
+bool trains_tower(const std::vector<NamedParameter>& trained) {
+  return std::any_of(trained.begin(), trained.end(),
+                     [](const NamedParameter& p) { return p.name.starts_with("vision_tower."); });
+}
+
 std::string lora_pattern(const LoraSettings& lora) {
   std::vector<std::string> parts;
   if (!lora.target.empty()) parts.push_back(fmt::format("^(?=language_model\\.).*(?:{})", lora.target));

@@ -14,6 +14,8 @@ struct TrainedCounts {
   std::int64_t total() const { return tower + connector + decoder + lora; }
 };
 TrainedCounts count_trained(const std::vector<NamedParameter>& trained);
+/// Whether one of the parameters is the tower's.
+bool trains_tower(const std::vector<NamedParameter>& trained);
 
 bool is_lora_name(const std::string& name);
 

@@ -79,10 +79,8 @@ at::Tensor answer_log_probs(LlavaModel& model, std::span<const CollateRow> rows,
 }
 
 void count_media(const PreparedSample& sample, StepMetrics& metrics) {
-  for (const PreparedMedia& media : sample.media) {
-    ++metrics.images;
-    metrics.views += media.plan.num_tiles;
-  }
+  metrics.images += static_cast<std::int64_t>(sample.media.size());
+  metrics.views += sample.num_views();
 }
 
 std::int64_t answer_tokens(const Prompt& prompt) {

@@ -195,10 +195,11 @@ StepMetrics Trainer::run_step(Stage& stage, Loader& loader) {
   }
   metrics.step_seconds = seconds_since(start);
   metrics.peak_memory_bytes = peak_memory_bytes(model_->device());
-  metrics.model_flops = step_flops(checkpoint_.model, stage.trained, metrics, stage.cache != nullptr);
+  metrics.model_flops = step_flops(checkpoint_.model, stage.trained, metrics, stage.config->objective,
+                                   stage.cache != nullptr);
   const double peak = peak_flops_ * static_cast<double>(world());
   metrics.mfu = peak > 0 ? metrics.model_flops / metrics.step_seconds / peak : 0;
-  const double again = recomputed_flops(checkpoint_.model, stage.trained, metrics,
+  const double again = recomputed_flops(checkpoint_.model, stage.trained, metrics, stage.config->objective,
                                         stage.config->gradient_checkpointing, stage.cache != nullptr);
   metrics.hfu = metrics.mfu * (1 + again / std::max(1.0, metrics.model_flops));
   return metrics;
@@ -249,8 +250,9 @@ double Trainer::backward_batch(Stage& stage, const LoadedStep& step, const std::
     if (stage.parallel && stage.parallel->runs_empty_rounds()) empty_pass();
     return 0;
   }
-  const LlavaModel::Loss part = objective_loss(*model_, make_batch(stage, samples), config.objective,
-                                               stage.answers.get(), answer_directions(stage, samples));
+  const LlavaModel::Loss part =
+      objective_loss(*model_, make_batch(stage, samples, config.packing), config.objective,
+                     stage.answers.get(), answer_directions(stage, samples));
   LLAVA_ASSERT(part.tokens == micro_terms, "the loss covers other tokens than the labels say");
   const bool by_token = config.loss_normalisation == LossNormalisation::kToken;
   const double scale =
@@ -293,12 +295,11 @@ CollateRow Trainer::make_row(const Stage& stage, const PreparedSample& sample) c
   return row;
 }
 
-MultimodalBatch Trainer::make_batch(const Stage& stage,
-                                    const std::vector<const PreparedSample*>& rows) const {
+MultimodalBatch Trainer::make_batch(const Stage& stage, const std::vector<const PreparedSample*>& rows,
+                                    bool packed) const {
   std::vector<CollateRow> collated;
   for (const PreparedSample* sample : rows) collated.push_back(make_row(stage, *sample));
-  return stage.config->packing ? collate_packed(collated, model_->config())
-                                : collate(collated, model_->config());
+  return packed ? collate_packed(collated, model_->config()) : collate(collated, model_->config());
 }
 
 void Trainer::note_bad_samples(const Stage& stage, const LoadedStep& step) {
@@ -311,8 +312,7 @@ void Trainer::note_bad_samples(const Stage& stage, const LoadedStep& step) {
     if (state_.bad_samples <= 20) log_warning("data", "not used: {}", bad.reason);
     if (state_.bad_samples == 20) log_warning("data", "further unusable samples are only counted");
   }
-  const double limit = std::max(10.0, config_.max_bad_fraction * static_cast<double>(state_.samples_seen));
-  if (!step.bad.empty() && static_cast<double>(state_.bad_samples) > limit)
+  if (!step.bad.empty() && config_.too_many_bad(state_.bad_samples, state_.samples_seen))
     throw Error(
         ErrorKind::kInput,
         fmt::format("{} of {} samples could not be used (limit {:.1f} %); the last: {}", state_.bad_samples,

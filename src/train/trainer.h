@@ -95,7 +95,8 @@ class Trainer {
   bool resume_shards(Stage& stage);
   /// zero3: a pass of the model is a matter of all ranks.
   static bool layers_are_cut(const Stage& stage);
-  MultimodalBatch make_batch(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
+  MultimodalBatch make_batch(const Stage& stage, const std::vector<const PreparedSample*>& rows,
+                             bool packed) const;
   /// [rows,D]; undefined unless the objective needs them.
   at::Tensor answer_directions(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
   void note_bad_samples(const Stage& stage, const LoadedStep& step);
@@ -106,7 +107,6 @@ class Trainer {
   void describe_stage(const Stage& stage, const LoadedStep& first);
   bool validate(Stage& stage);
   void show_answers(const Stage& stage);
-  MultimodalBatch plain_batch(const Stage& stage, const std::vector<const PreparedSample*>& rows) const;
   bool stopped_early(const Stage& stage) const;
   void save(const Stage* stage);
   void resume_stage(Stage& stage);

@@ -108,17 +108,10 @@ void Trainer::describe_stage(const Stage& stage, const LoadedStep& first) {
 }
 
 /// A batch of padded rows, also where the stage packs its samples: for measuring and answering.
-MultimodalBatch Trainer::plain_batch(const Stage& stage,
-                                     const std::vector<const PreparedSample*>& rows) const {
-  std::vector<CollateRow> collated;
-  for (const PreparedSample* sample : rows) collated.push_back(make_row(stage, *sample));
-  return collate(collated, model_->config());
-}
-
 /// For the report: the model's own answers to the first validation samples.
 void Trainer::show_answers(const Stage& stage) {
   constexpr std::int64_t kMaxTokens = 64;
-  const auto batch = [&](const auto& rows) { return plain_batch(stage, rows); };
+  const auto batch = [&](const auto& rows) { return make_batch(stage, rows, /*packed=*/false); };
   for (const PreparedSample& sample : stage.validator->samples_to_show()) {
     OrderedJson line = {{"step", state_.global_step - 1}, {"stage", stage.config->name}};
     line.update(describe_sample(sample, stage.validator->dataset(), stage.config->turns,
@@ -137,7 +130,7 @@ bool Trainer::validate(Stage& stage) {
   std::optional<WeightAverages::InPlace> averages;
   if (config.use_ema) averages.emplace(*stage.averages);
   auto result = stage.validator->measure(
-      *model_, [&](const auto& rows) { return plain_batch(stage, rows); },
+      *model_, [&](const auto& rows) { return make_batch(stage, rows, /*packed=*/false); },
       stage.parallel ? nullptr : options_.stop);  // ranks stop together, after a step
   if (!result) return false;
   result->step = state_.global_step - 1;

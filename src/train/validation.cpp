@@ -5,11 +5,10 @@
 #include <algorithm>
 #include <chrono>
 #include <future>
-#include <mutex>
 
 #include "base/error.h"
 #include "base/log.h"
-#include "train/checkpoint.h"
+#include "train/random_state.h"
 
 namespace llava {
 
@@ -26,14 +25,13 @@ std::vector<std::size_t> spread_indices(std::size_t size, std::int64_t wanted) {
 /// Puts the random states back that were there.
 class KeptRandomStates {
  public:
-  explicit KeptRandomStates(c10::Device device) : device_(device), states_(random_states(device)) {}
-  ~KeptRandomStates() { set_random_states(states_, device_); }
+  explicit KeptRandomStates(c10::Device device) : state_(device) {}
+  ~KeptRandomStates() { state_.restore(); }
   KeptRandomStates(const KeptRandomStates&) = delete;
   KeptRandomStates& operator=(const KeptRandomStates&) = delete;
 
  private:
-  c10::Device device_;
-  std::vector<NamedParameter> states_;
+  RandomState state_;
 };
 
 }  // namespace

@@ -99,6 +99,24 @@ class Preference(unittest.TestCase):
         same = score.compare_yes_no(answers(30), answers(30), 500)
         self.assertEqual((same["mcnemar_p"], same["accuracy_gain"]), (1.0, 0.0))
 
+    def test_compare_says_worse_only_where_the_whole_interval_is(self) -> None:
+        data = self.root / "compare"
+        def write(path: Path, rows: list[dict]) -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write(data / "eval_clothing.jsonl", [{"id": str(i), "answer": "dress"} for i in range(200)])
+        for model, wrong in (("good", 20), ("near", 21), ("bad", 60)):
+            write(data / model / "clothing.jsonl", [{"id": str(i), "answer": "Hat." if i < wrong else "A dress."} for i in range(200)])
+        def compare(first: str, second: str) -> dict:
+            run = subprocess.run([sys.executable, TOOLS / "compare.py", data, data / first, data / second], check=True, capture_output=True)
+            return json.loads(run.stdout)["clothing"]["accuracy"]
+        self.assertEqual((compare("good", "bad")["gain"], compare("good", "bad")["worse"]), (-0.2, True))
+        self.assertEqual((compare("good", "near")["gain"], compare("good", "near")["worse"]), (-0.005, False))
+        self.assertFalse(compare("bad", "good")["worse"])
+        missing = subprocess.run([sys.executable, TOOLS / "compare.py", data, data / "good", data / "none"], capture_output=True, text=True)
+        self.assertEqual(missing.returncode, 2)
+        self.assertIn("answers in both folders", missing.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

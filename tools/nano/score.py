@@ -34,6 +34,7 @@ SPELLINGS = {"tshirt": "t-shirt", "tshirts": "t-shirt", "outerwear": "outwear", 
 EASY = ["circle", "rectangle", "triangle", "red", "green", "blue", "black", "gray", "teal", "brown", "yellow",
         "yes", "no"]
 WHICH = ["image 1", "image 2", "both", "neither"]
+CHOICES = {"clothing": CLASSES, "easy": EASY, "pairs": WHICH}
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -64,16 +65,21 @@ def pick(answer: str, choices: list[str]) -> str:
     return ""
 
 
+def truth_and_said(question: dict, answer: str, choices: list[str]) -> tuple[str, str]:
+    """The right one of the choices and the one that the answer names."""
+    if choices is WHICH:
+        return (question["answer"].lower().rstrip("."),
+                next((c for c in choices if answer.lower().strip().startswith(c)), ""))
+    return question["answer"], pick(answer, choices)
+
+
 def accuracy(pairs: list[tuple[dict, str]], choices: list[str]) -> dict:
     """The share of right answers, over all and by true answer."""
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
     confusion: dict[str, Counter[str]] = defaultdict(Counter)
     for question, answer in pairs:
-        truth, said = question["answer"], pick(answer, choices)
-        if choices is WHICH:
-            truth = truth.lower().rstrip(".")
-            said = next((c for c in choices if answer.lower().strip().startswith(c)), "")
+        truth, said = truth_and_said(question, answer, choices)
         total[truth] += 1
         right[truth] += said == truth
         confusion[truth][said or "?"] += 1
@@ -94,15 +100,21 @@ def tokenise(sentences: dict[str, list[str]]) -> dict[str, list[str]]:
             for k, v in sentences.items()}
 
 
-def captions(pairs: list[tuple[dict, str]]) -> dict:
-    """CIDEr-D of captions, and how varied they are."""
+def cider(pairs: list[tuple[dict, str]]) -> tuple[float, list[float], dict[str, list[str]]]:
+    """CIDEr-D over all, of each caption in turn, and the captions' words."""
     from pycocoevalcap.cider.cider import Cider
     references = tokenise({str(q["id"]): q["references"] for q, _ in pairs})
     given = tokenise({str(q["id"]): [answer or "."] for q, answer in pairs})
-    score, _ = Cider().compute_score(references, given)
+    score, each = Cider().compute_score(references, given)
+    return float(score), [float(one) for one in each], given
+
+
+def captions(pairs: list[tuple[dict, str]]) -> dict:
+    """CIDEr-D of captions, and how varied they are."""
+    score, _, given = cider(pairs)
     lengths = [len(sentence[0].split()) for sentence in given.values()]
     return {
-        "cider": round(float(score), 4),
+        "cider": round(score, 4),
         "photos": len(pairs),
         "distinct": len({sentence[0] for sentence in given.values()}),
         "mean_words": round(sum(lengths) / max(1, len(lengths)), 2),
@@ -127,17 +139,26 @@ def own_share(text: str, references: list[list[str]], frame: int) -> float:
     return 1 / found.count(best) if found[frame] == best else 0.0
 
 
+def frame_shares(question: dict, answer: str) -> list[float]:
+    """own_share of each of a clip's frames; 0 for one that the answer leaves out."""
+    texts, references = frame_texts(answer), question["references"]
+    return [own_share(texts[i + 1], references, i) if texts.get(i + 1) else 0.0 for i in range(len(references))]
+
+
+def frame_sentences(question: dict, answer: str) -> list[tuple[dict, str]]:
+    """Each of a clip's frames as a question of its own."""
+    texts = frame_texts(answer)
+    return [({"id": f"{question['id']}-{i}", "references": own}, texts.get(i + 1, ""))
+            for i, own in enumerate(question["references"])]
+
+
 def clips(pairs: list[tuple[dict, str]]) -> dict:
     """Whether every frame is described in order, how well, and whether the words are of that frame and no other."""
     whole, shares, sentences = 0, [], []
     for question, answer in pairs:
-        references = question["references"]
-        texts = frame_texts(answer)
-        whole += list(texts) == list(range(1, len(references) + 1))
-        for i, own in enumerate(references):
-            text = texts.get(i + 1, "")
-            shares.append(own_share(text, references, i) if text else 0.0)
-            sentences.append(({"id": f"{question['id']}-{i}", "references": own}, text))
+        whole += list(frame_texts(answer)) == list(range(1, len(question["references"]) + 1))
+        shares += frame_shares(question, answer)
+        sentences += frame_sentences(question, answer)
     return {"clips": len(pairs), "every_frame_in_order": whole, "own_frame": round(sum(shares) / max(1, len(shares)), 4),
             "cider": captions(sentences)["cider"]}
 
@@ -224,7 +245,7 @@ def main() -> int:
                 if task in ("captions", "clips"):
                     result[task + suffix] = captions(pairs) if task == "captions" else clips(pairs)
                 else:
-                    result[task + suffix] = accuracy(pairs, {"clothing": CLASSES, "easy": EASY, "pairs": WHICH}[task])
+                    result[task + suffix] = accuracy(pairs, CHOICES[task])
         if args.pope_compare:
             questions, *both = args.pope_compare
             result["pope_compare"] = compare_yes_no(*(pair(questions, answers) for answers in both))

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "config/branch.h"
+#include "model/attention_varlen.h"
 #include "model/ops.h"
 #include "model_golden.h"
 #include "toy_model.h"
@@ -207,6 +208,10 @@ TEST(Packing, OneRowGivesTheLossAndTheGradientsOfRowsOfTheirOwn) {
     expect_near(wanted, step(*model, packed(ragged_batch()), false), 1e-5);
     expect_near(wanted, step(*model, packed(ragged_batch()), true), 1e-5);
   }
+}
+
+TEST(Packing, PieceStartsRunOverAllRowsToTheEnd) {
+  EXPECT_TRUE(at::equal(piece_starts({{3, 2}, {1, 4}}), at::tensor({0, 3, 5, 6, 10}, at::kInt)));
 }
 
 TEST(Packing, ChangingASampleLeavesTheOthersBitsAlone) {
