@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "base/error.h"
 #include "base/log.h"
 
 namespace llava {
@@ -26,12 +25,11 @@ at::Tensor run_kernel(const at::Tensor& q, const at::Tensor& k, const at::Tensor
   std::int64_t longest = 0;
   for (const auto& row : plan.pieces)
     longest = std::max(longest, *std::max_element(row.begin(), row.end()));
-  const at::Tensor starts = plan.starts.defined() ? plan.starts : piece_starts(plan.pieces).to(q.device());
   std::optional<std::int64_t> left, right;
   if (plan.window > 0 && longest > plan.window) left = plan.window - 1, right = 0;
   const at::Tensor out = std::get<0>(
-      at::_flash_attention_forward(end_to_end(q), end_to_end(k), end_to_end(v), starts, starts, longest,
-                                   longest, /*dropout_p=*/0.0, /*is_causal=*/true,
+      at::_flash_attention_forward(end_to_end(q), end_to_end(k), end_to_end(v), plan.starts, plan.starts,
+                                   longest, longest, /*dropout_p=*/0.0, /*is_causal=*/true,
                                    /*return_debug_mask=*/false, /*scale=*/std::nullopt, left, right));
   return out.reshape({q.size(0), q.size(2), -1});
 }
@@ -69,6 +67,7 @@ bool agrees(const at::Tensor& like, std::int64_t kv_heads) {
     for (const int window : {0, 6}) {
       AttentionPlan plan;
       plan.causal = true, plan.pieces = {{5, 17, 1, 14}}, plan.window = window;
+      plan.starts = piece_starts(plan.pieces).to(like.device());
       const double error =
           (results(run_kernel, like, kv_heads, plan) - results(attend_pieces, like, kv_heads, plan))
               .abs()

@@ -24,8 +24,6 @@ struct DrawnAnswer {
   bool ended = false;             ///< by a token or a text; else the length was used up
   std::string text;
 };
-/// Adds a sample's images and views to `metrics`.
-void count_media(const PreparedSample& sample, StepMetrics& metrics);
 
 /// Draws an answer for each row (row r with seed + r); the program injects its decoder, so that training
 /// does not depend on it.
@@ -92,5 +90,7 @@ at::Tensor answer_log_probs(LlavaModel& model, std::span<const CollateRow> rows,
                             const std::vector<std::int64_t>& tokens);
 /// The tokens of a prompt's answer that are predicted.
 std::int64_t answer_tokens(const Prompt& prompt);
+/// Adds a sample's images and views to `metrics`.
+void count_media(const PreparedSample& sample, StepMetrics& metrics);
 
 }  // namespace llava

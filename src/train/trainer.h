@@ -95,6 +95,7 @@ class Trainer {
   bool resume_shards(Stage& stage);
   /// zero3: a pass of the model is a matter of all ranks.
   static bool layers_are_cut(const Stage& stage);
+  /// Samples behind each other in packed rows, or a padded row each, as measuring and answering want them.
   MultimodalBatch make_batch(const Stage& stage, const std::vector<const PreparedSample*>& rows,
                              bool packed) const;
   /// [rows,D]; undefined unless the objective needs them.

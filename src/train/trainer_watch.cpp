@@ -107,7 +107,6 @@ void Trainer::describe_stage(const Stage& stage, const LoadedStep& first) {
   }
 }
 
-/// A batch of padded rows, also where the stage packs its samples: for measuring and answering.
 /// For the report: the model's own answers to the first validation samples.
 void Trainer::show_answers(const Stage& stage) {
   constexpr std::int64_t kMaxTokens = 64;

@@ -113,6 +113,12 @@ class Preference(unittest.TestCase):
         self.assertEqual((compare("good", "bad")["gain"], compare("good", "bad")["worse"]), (-0.2, True))
         self.assertEqual((compare("good", "near")["gain"], compare("good", "near")["worse"]), (-0.005, False))
         self.assertFalse(compare("bad", "good")["worse"])
+        asked = [{"id": str(i), "answer": "yes" if i % 2 else "no", "category": "random", "images": [str(i // 4)]} for i in range(80)]
+        write(data / "eval_pope.jsonl", asked)
+        for model, said in (("good", ["No.", "Yes."]), ("bad", ["Yes.", "Yes."])):
+            write(data / model / "pope.jsonl", [{"id": q["id"], "answer": said[q["answer"] == "yes"]} for q in asked])
+        run = subprocess.run([sys.executable, TOOLS / "compare.py", data, data / "bad", data / "good"], check=True, capture_output=True)
+        self.assertEqual(json.loads(run.stdout)["pope"]["accuracy_gain_95"], [0.5, 0.5], "whole photos are drawn")
         missing = subprocess.run([sys.executable, TOOLS / "compare.py", data, data / "good", data / "none"], capture_output=True, text=True)
         self.assertEqual(missing.returncode, 2)
         self.assertIn("answers in both folders", missing.stderr)

@@ -5,7 +5,8 @@
 
 DATA holds eval_<task>.jsonl; FIRST and SECOND hold <task>.jsonl, as `scripts/score-nano --answers DIR` leaves them. For each
 task that all three have, prints both scores, second minus first, and its 95 % interval from a paired bootstrap: whole
-questions (for clips: whole clips) are drawn with the answers of both. Captions and clips need the package pycocoevalcap.
+questions (for clips: whole clips) are drawn with the answers of both; yes/no questions get score.py's --pope-compare, which
+draws whole photos. Captions and clips need the package pycocoevalcap.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ def item_scores(task: str, pairs: list[tuple[dict, str]]) -> dict[str, list[floa
         each = iter(score.cider([s for q, a in pairs for s in score.frame_sentences(q, a)])[1])
         return {"own_frame": [sum(s) / len(s) for s in shares],
                 "cider": [sum(next(each) for _ in s) / len(s) for s in shares]}
-    if task == "pope":
-        return {"accuracy": [float(bool(a) and score.says_yes(a) == (q["answer"] == "yes")) for q, a in pairs]}
     told = [score.truth_and_said(q, a, score.CHOICES[task]) for q, a in pairs]
     return {"accuracy": [float(truth == said) for truth, said in told]}
 
@@ -56,7 +55,11 @@ def main() -> int:
             questions, answers = data / f"eval_{task}.jsonl", [model / f"{task}.jsonl" for model in models]
             if not all(path.exists() for path in (questions, *answers)):
                 continue
-            first, second = (item_scores(task, score.pair(questions, path)) for path in answers)
+            both = [score.pair(questions, path) for path in answers]
+            if task == "pope":
+                result[task] = score.compare_yes_no(*both)
+                continue
+            first, second = (item_scores(task, pairs) for pairs in both)
             result[task] = {name: paired(first[name], second[name]) for name in first}
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"compare: {type(error).__name__}: {error}", file=sys.stderr)
